@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Records that the BPF programs hand to user space, and the values of the kernel maps.
+ * Included by both sides: fixed-width fields, explicit padding, sizes asserted in both.
+ * All times are CLOCK_BOOTTIME nanoseconds (bpf_ktime_get_boot_ns).
+ */
+#ifndef FDSPAN_WIRE_H
+#define FDSPAN_WIRE_H
+
+#ifdef __cplusplus
+#include <cstdint>
+typedef std::uint8_t fdspan_u8;
+typedef std::uint16_t fdspan_u16;
+typedef std::uint32_t fdspan_u32;
+typedef std::int32_t fdspan_s32;
+typedef std::uint64_t fdspan_u64;
+#define FDSPAN_ASSERT_SIZE(type, bytes) static_assert(sizeof(type) == (bytes), #type)
+#else
+typedef __u8 fdspan_u8;
+typedef __u16 fdspan_u16;
+typedef __u32 fdspan_u32;
+typedef __s32 fdspan_s32;
+typedef __u64 fdspan_u64;
+#define FDSPAN_ASSERT_SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type)
+#endif
+
+/* ---- kernel maps: the truth about times ------------------------------------------------------------------------ */
+
+#define FDSPAN_WORD_BITS 64
+#define FDSPAN_INLINE_WORDS 4 /* 256 descriptors; nearly every table */
+#define FDSPAN_CHUNK_WORDS 64 /* 4096 descriptors per chunk of a larger table */
+
+/* descriptions: struct file * -> its span. One insert and one delete for the usual open and close. */
+struct fdspan_description {
+	fdspan_u64 opened_earliest_ns; /* == opened_latest_ns when stamped as it happened; 0: no lower bound */
+	fdspan_u64 opened_latest_ns;
+	fdspan_u64 id;    /* the pointer under a keyed permutation; what user space sees */
+	fdspan_u64 inode; /* struct inode *: tells a reused struct file from the one that was stamped */
+	fdspan_u64 table; /* files_struct * of the first descriptor while that one is open, else 0 */
+	fdspan_s32 fd;    /* the first descriptor */
+	fdspan_u32 flags; /* FDSPAN_DESCRIPTION_* */
+};
+#define FDSPAN_DESCRIPTION_CENSUS 1u /* found by a snapshot, not seen being opened */
+FDSPAN_ASSERT_SIZE(struct fdspan_description, 48);
+
+/* descriptors: only those that are not their description's first (dup, received, …). */
+struct fdspan_descriptor_key {
+	fdspan_u64 table; /* files_struct * */
+	fdspan_s32 fd;
+	fdspan_u32 pad;
+};
+struct fdspan_descriptor {
+	fdspan_u64 opened_ns;
+	fdspan_u64 file; /* struct file * it was opened on */
+};
+FDSPAN_ASSERT_SIZE(struct fdspan_descriptor_key, 16);
+FDSPAN_ASSERT_SIZE(struct fdspan_descriptor, 16);
+
+/* tables: files_struct * -> when it was made, and which slots were filled at three moments of its life. */
+struct fdspan_table {
+	fdspan_u64 born_ns;   /* made by fork or unshare, then; 0: before tracing began */
+	fdspan_u64 exec_ns;   /* last exec that closed descriptors in it; 0: none seen */
+	fdspan_u64 census_ns; /* a snapshot saw the slots of `present` filled, then; 0: none */
+	fdspan_u64 inherited[FDSPAN_INLINE_WORDS]; /* filled at born_ns, and not closed since */
+	fdspan_u64 survivors[FDSPAN_INLINE_WORDS]; /* filled at exec_ns */
+	fdspan_u64 present[FDSPAN_INLINE_WORDS];   /* filled at census_ns, and not closed since */
+	fdspan_u32 owner; /* pid of the process it was made for */
+	fdspan_u32 flags; /* FDSPAN_TABLE_* */
+};
+#define FDSPAN_TABLE_FOREIGN 1u /* shared between processes (CLONE_FILES without CLONE_THREAD) */
+#define FDSPAN_TABLE_LARGE 2u   /* has entries in the chunk map */
+FDSPAN_ASSERT_SIZE(struct fdspan_table, 128);
+
+/* table_chunks: the slots from FDSPAN_INLINE_WORDS * 64 on. */
+struct fdspan_chunk_key {
+	fdspan_u64 table;
+	fdspan_u32 chunk; /* fd / 4096 */
+	fdspan_u32 set;   /* FDSPAN_SET_* */
+};
+#define FDSPAN_SET_INHERITED 0u
+#define FDSPAN_SET_SURVIVORS 1u
+#define FDSPAN_SET_PRESENT 2u
+struct fdspan_chunk {
+	fdspan_u64 words[FDSPAN_CHUNK_WORDS];
+};
+FDSPAN_ASSERT_SIZE(struct fdspan_chunk_key, 16);
+
+/* counters, one per CPU: what could not be kept or handed over. */
+struct fdspan_counters {
+	fdspan_u64 seq;               /* records attempted on this CPU; the next record's header.seq */
+	fdspan_u64 ring_lost;         /* records that found no room in the ring */
+	fdspan_u64 ring_lost_first_ns; /* of the losses since the last reset of ring_lost_first_ns to 0 by the reader */
+	fdspan_u64 ring_lost_last_ns;
+	fdspan_u64 description_full;  /* spans that found no room in `descriptions` */
+	fdspan_u64 descriptor_full;
+	fdspan_u64 table_full;
+	fdspan_u64 truncated;         /* loops cut at their bound: cmsg arrays, huge tables */
+};
+FDSPAN_ASSERT_SIZE(struct fdspan_counters, 64);
+
+/* ---- ring records: news ------------------------------------------------------------------------------------------ */
+
+enum fdspan_record_type {
+	FDSPAN_RECORD_OPENED = 1, /* a descriptor's span began */
+	FDSPAN_RECORD_CLOSED = 2, /* a descriptor's span ended */
+	FDSPAN_RECORD_RELEASED = 3, /* a description's span ended */
+	FDSPAN_RECORD_FORK = 4,   /* a task was made: process or thread */
+	FDSPAN_RECORD_EXEC = 5,
+	FDSPAN_RECORD_EXIT = 6,   /* a task ended */
+	FDSPAN_RECORD_UNSHARED = 7, /* a task got a copy of its descriptor table for itself */
+	FDSPAN_RECORD_UNLINKED = 8, /* a name was removed or replaced; which file it was is for user space to find out */
+};
+
+struct fdspan_record {
+	fdspan_u16 type; /* enum fdspan_record_type */
+	fdspan_u16 cpu;
+	fdspan_u32 size; /* of the whole record, path included */
+	fdspan_u64 seq;  /* per CPU; a gap is a loss */
+	fdspan_u64 boottime_ns;
+	fdspan_u32 pid;  /* thread group id */
+	fdspan_u32 tid;
+};
+FDSPAN_ASSERT_SIZE(struct fdspan_record, 32);
+
+/* FDSPAN_RECORD_OPENED, from the exit of a syscall that made a descriptor. */
+struct fdspan_opened {
+	struct fdspan_record header;
+	fdspan_u64 description_id; /* 0: not known (map full) */
+	fdspan_u64 description_earliest_ns; /* the description's span; both 0: not known */
+	fdspan_u64 description_latest_ns;
+	fdspan_u64 ino;
+	fdspan_s32 fd;
+	fdspan_u32 open_flags; /* file->f_flags; close-on-exec is `cloexec` */
+	fdspan_u32 dev;  /* kernel encoding: major << 20 | minor */
+	fdspan_u32 mode; /* inode->i_mode */
+	fdspan_u32 nlink;
+	fdspan_u32 fs_magic;
+	fdspan_u16 how;  /* FDSPAN_HOW_* */
+	fdspan_u8 cloexec;
+	fdspan_u8 path_flags; /* FDSPAN_PATH_* */
+	fdspan_u16 path_bytes; /* bytes behind this struct */
+	fdspan_u16 pad;
+	/* path_bytes follow: the names from the file up to the root, each ending in NUL */
+};
+FDSPAN_ASSERT_SIZE(struct fdspan_opened, 96);
+#define FDSPAN_HOW_OPEN 0    /* a new description: open, socket, pipe, accept, memfd, … */
+#define FDSPAN_HOW_DUP 1     /* dup, dup2, dup3, F_DUPFD: another descriptor of the same description */
+#define FDSPAN_HOW_RECEIVED 2 /* SCM_RIGHTS, pidfd_getfd */
+#define FDSPAN_PATH_NONE 1    /* no path was asked for, or the file has none (pipe, socket, anon_inode) */
+#define FDSPAN_PATH_CUT 2     /* deeper or longer than the walk goes; the first names are missing */
+#define FDSPAN_PATH_UNLINKED 4 /* the name was already gone */
+#define FDSPAN_PATH_LABEL 8   /* one name that is a label, not a path: the d_name of an anon_inode */
+
+/* FDSPAN_RECORD_CLOSED and FDSPAN_RECORD_RELEASED. */
+struct fdspan_closed {
+	struct fdspan_record header;
+	fdspan_u64 description_id; /* 0: not known */
+	fdspan_u64 description_earliest_ns; /* both 0: not known */
+	fdspan_u64 description_latest_ns;
+	fdspan_s32 fd; /* -1 for RELEASED */
+	fdspan_u32 last; /* CLOSED: 1 when no other reference kept the description: it was released with it */
+};
+FDSPAN_ASSERT_SIZE(struct fdspan_closed, 64);
+
+/* FDSPAN_RECORD_FORK; header.pid/tid is the parent. */
+struct fdspan_fork {
+	struct fdspan_record header;
+	fdspan_u64 child_started_ns; /* task->start_boottime */
+	fdspan_u32 child_pid;
+	fdspan_u32 child_tid;
+	fdspan_u32 shares_table; /* 1: CLONE_FILES */
+	fdspan_u32 uid;
+	char comm[16];
+};
+FDSPAN_ASSERT_SIZE(struct fdspan_fork, 72);
+
+/* FDSPAN_RECORD_EXEC and FDSPAN_RECORD_UNSHARED: what is in the task's table now. */
+struct fdspan_table_record {
+	struct fdspan_record header;
+	fdspan_u64 started_ns; /* task->start_boottime: an exec by a thread moves it to the leader's pid */
+	fdspan_u32 old_tid;  /* EXEC: the tid before (a thread that execs takes the leader's) */
+	fdspan_u32 new_table; /* 1: the table is a fresh copy, no longer shared */
+	fdspan_u32 uid;
+	fdspan_u32 words;    /* valid words of open_fds; 0: more than fit, read a snapshot instead */
+	char comm[16];
+	fdspan_u64 open_fds[32]; /* 2048 descriptors */
+};
+FDSPAN_ASSERT_SIZE(struct fdspan_table_record, 336);
+
+/* FDSPAN_RECORD_EXIT */
+struct fdspan_exit {
+	struct fdspan_record header;
+	fdspan_u32 group_dead; /* 1: last task of the process */
+	fdspan_s32 exit_code;
+	fdspan_u32 table_dead; /* 1: nobody else uses its descriptor table */
+	fdspan_u32 pad;
+};
+FDSPAN_ASSERT_SIZE(struct fdspan_exit, 48);
+
+#define FDSPAN_NAME_BYTES 256
+
+/* FDSPAN_RECORD_UNLINKED, from the exit of unlink, unlinkat, rmdir, rename, renameat, renameat2. */
+struct fdspan_unlinked {
+	struct fdspan_record header;
+	fdspan_u16 how; /* FDSPAN_UNLINK_* */
+	fdspan_u16 pad[3];
+	char name[FDSPAN_NAME_BYTES]; /* last component as the caller gave it, NUL-terminated, for matching candidates */
+};
+#define FDSPAN_UNLINK_UNLINK 0
+#define FDSPAN_UNLINK_RMDIR 1
+#define FDSPAN_UNLINK_RENAME 2
+FDSPAN_ASSERT_SIZE(struct fdspan_unlinked, 296);
+
+#endif /* FDSPAN_WIRE_H */

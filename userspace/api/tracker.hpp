@@ -1,0 +1,60 @@
+// Tracker: live tracing. Owns the kernel programs of its session, the ring, and the index; has no thread of its own.
+// Not thread-safe: one thread at a time. A loss shows as an EventKind::lost, followed by EventKind::resynced.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "api/snapshot.hpp"
+#include "base/event.hpp"
+#include "base/result.hpp"
+
+namespace fdspan {
+
+class Index;
+
+struct TrackerOptions {
+    Backend backend = Backend::automatic;
+    std::uint32_t ring_bytes = 16U << 20;           // power of two, multiple of the page size
+    std::uint32_t max_descriptions = 1U << 20;      // bounds of the kernel maps
+    std::uint32_t max_descriptors = 1U << 20;
+    std::uint32_t max_tables = 1U << 16;
+    std::uint64_t poll_interval_ns = 1'000'000'000; // procfs backend: one snapshot each
+    std::uint64_t reconcile_interval_ns = 30'000'000'000;  // BPF backends: a correcting snapshot each; 0: only after loss
+    std::vector<pid_t> pids;                        // empty: all processes
+};
+
+class Tracker {
+public:
+    using Sink = std::function<void(const Event&)>;
+
+    // Attaches first, then reads the first snapshot. Existing references give no `opened` events.
+    static Result<std::unique_ptr<Tracker>> open(const TrackerOptions& options);
+    ~Tracker();
+    Tracker(const Tracker&) = delete;
+    Tracker& operator=(const Tracker&) = delete;
+
+    [[nodiscard]] Backend backend() const;
+    // Level-triggered: readable when process() has work. Owned by the tracker.
+    [[nodiscard]] int fd() const;
+    // Milliseconds until process() wants to be called although fd() is quiet; -1: never.
+    [[nodiscard]] int timeout_ms() const;
+    // Takes what is there, at most max_events, delivers it in order. Returns the number of events delivered.
+    Result<std::size_t> process(const Sink& sink, std::size_t max_events);
+    // Reads a snapshot now and makes the index equal to it.
+    Result<void> resync(const Sink& sink);
+
+    [[nodiscard]] const Index& index() const;
+    [[nodiscard]] const std::vector<std::string>& warnings() const;
+
+private:
+    struct State;
+    explicit Tracker(std::unique_ptr<State> state);
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace fdspan

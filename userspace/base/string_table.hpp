@@ -1,0 +1,57 @@
+// StringTable: interns byte strings (paths, comms), so that a row holds 4 bytes instead of a copy.
+// Owns the bytes; views stay valid as long as the table. Not thread-safe. Id 0 is the empty string.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+namespace fdspan {
+
+using StringId = std::uint32_t;
+
+class StringTable {
+public:
+    StringTable() { intern({}); }
+
+    StringId intern(std::string_view text) {
+        if (const auto known = ids_.find(text); known != ids_.end()) return known->second;
+        const std::string_view stored = store(text);
+        const StringId id = static_cast<StringId>(strings_.size());
+        strings_.push_back(stored);
+        ids_.emplace(stored, id);
+        return id;
+    }
+
+    [[nodiscard]] std::string_view get(StringId id) const { return strings_[id]; }
+    [[nodiscard]] std::size_t count() const { return strings_.size(); }
+
+private:
+    static constexpr std::size_t chunk_bytes = 64 * 1024;
+
+    std::string_view store(std::string_view text) {
+        if (text.empty()) return {};
+        if (text.size() > chunk_left_) {
+            const std::size_t bytes = text.size() > chunk_bytes ? text.size() : chunk_bytes;
+            chunks_.push_back(std::make_unique<char[]>(bytes));
+            chunk_next_ = chunks_.back().get();
+            chunk_left_ = bytes;
+        }
+        char* const at = chunk_next_;
+        std::memcpy(at, text.data(), text.size());
+        chunk_next_ += text.size();
+        chunk_left_ -= text.size();
+        return {at, text.size()};
+    }
+
+    std::vector<std::unique_ptr<char[]>> chunks_;
+    char* chunk_next_ = nullptr;
+    std::size_t chunk_left_ = 0;
+    std::vector<std::string_view> strings_;
+    std::unordered_map<std::string_view, StringId> ids_;
+};
+
+}  // namespace fdspan

@@ -1,0 +1,61 @@
+// Snapshot: all references of all (or some) processes at one moment. Two readers make the same rows.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/clock.hpp"
+#include "base/reference.hpp"
+#include "base/result.hpp"
+
+namespace fdspan {
+
+struct SnapshotRequest {
+    std::uint32_t fields = field_all;        // Field bits
+    std::uint8_t kinds = 0xff;               // bit 1 << RefKind
+    std::vector<pid_t> pids;                 // empty: all processes
+    bool deleted_only = false;               // only references to files with no link left
+
+    [[nodiscard]] bool wants(RefKind kind) const { return (kinds & (1U << static_cast<unsigned>(kind))) != 0; }
+    [[nodiscard]] bool wants(Field field) const { return (fields & field) != 0; }
+};
+
+// What stands between this snapshot and completeness. Counted, and said by the CLI.
+struct SnapshotGaps {
+    std::uint64_t unreadable_processes = 0;  // permission denied
+    std::uint64_t vanished_processes = 0;    // ended, or the pid was reused, while being read: their rows are dropped
+    std::uint64_t missing_pids = 0;          // asked for by SnapshotRequest::pids, not there
+    std::uint64_t truncated_paths = 0;       // longer than PATH_MAX, or cut by the reader
+    std::uint64_t unparsed_lines = 0;        // procfs lines that no parser understood
+    std::uint64_t unstatable_references = 0; // stat refused or would have blocked; the row stands without those fields
+
+    [[nodiscard]] bool complete() const {
+        return unreadable_processes == 0 && truncated_paths == 0 && unparsed_lines == 0;
+    }
+};
+
+struct Snapshot {
+    std::string source;                 // "bpf" or "procfs"
+    std::uint64_t began_ns = 0;         // CLOCK_BOOTTIME; no row is older
+    std::uint64_t ended_ns = 0;
+    WallClock clock;                    // as measured at began_ns
+    StringTable strings;
+    std::vector<Process> processes;     // ascending by pid
+    std::vector<Reference> references;  // grouped by process, in no other order
+    SnapshotGaps gaps;
+
+    [[nodiscard]] std::string_view text(StringId id) const { return strings.get(id); }
+};
+
+// Reads through /proc. Never blocks on a hung file system. Thread-safe (no shared state).
+// Fails only when /proc itself can't be read; everything less is counted in Snapshot::gaps.
+[[nodiscard]] Result<Snapshot> read_procfs_snapshot(const SnapshotRequest& request);
+
+// The same against another root than "/proc", for tests.
+[[nodiscard]] Result<Snapshot> read_procfs_snapshot(const SnapshotRequest& request, const std::string& proc_root);
+
+}  // namespace fdspan
