@@ -3,6 +3,8 @@
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 BUILD=${FDSPAN_BUILD_DIR:-$ROOT/build}
+# Where bpftool and mke2fs are; not every user has it in PATH.
+PATH=$PATH:/usr/sbin:/sbin
 
 note() { printf '%s\n' "$*" >&2; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 2; }
