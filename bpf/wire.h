@@ -85,6 +85,24 @@ struct fdspan_chunk {
 };
 FDSPAN_ASSERT_SIZE(struct fdspan_chunk_key, 16);
 
+/* settings: one entry; written by the loader, `sleeping` by both sides. */
+#define FDSPAN_ROUNDS 27
+struct fdspan_settings {
+	fdspan_u32 round_keys[FDSPAN_ROUNDS]; /* of the permutation that hides kernel pointers */
+	fdspan_u32 emit;     /* 1: hand news to the ring; 0: kernel maps only */
+	fdspan_u32 paths;    /* 1: OPENED carries the path */
+	fdspan_u32 sleeping; /* 1: the reader waits; the next record wakes it and sets 0 */
+	fdspan_u64 watermark_bytes; /* wake the reader when so much is waiting in the ring */
+	fdspan_u64 tracking_since_ns; /* all hooks were attached then; 0: not yet */
+	fdspan_u32 backend;  /* FDSPAN_BACKEND_* */
+	fdspan_u32 self_pid; /* make-it-happen-once check of the loader; 0: none */
+	fdspan_u64 census_ns; /* last census finished then */
+};
+#define FDSPAN_BACKEND_SYSCALL 1u
+#define FDSPAN_BACKEND_TRAMPOLINE 2u
+#define FDSPAN_BACKEND_KPROBE 3u
+FDSPAN_ASSERT_SIZE(struct fdspan_settings, 152);
+
 /* counters, one per CPU: what could not be kept or handed over. */
 struct fdspan_counters {
 	fdspan_u64 seq;               /* records attempted on this CPU; the next record's header.seq */
@@ -185,7 +203,7 @@ struct fdspan_table_record {
 	char comm[16];
 	fdspan_u64 open_fds[32]; /* 2048 descriptors */
 };
-FDSPAN_ASSERT_SIZE(struct fdspan_table_record, 336);
+FDSPAN_ASSERT_SIZE(struct fdspan_table_record, 328);
 
 /* FDSPAN_RECORD_EXIT */
 struct fdspan_exit {

@@ -15,6 +15,7 @@ struct TimeMaps {
     int tables = -1;
     int table_chunks = -1;
     int settings = -1;   // holds the key of the pointer permutation
+    int counters = -1;
     [[nodiscard]] bool present() const { return descriptions >= 0; }
 };
 

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Every difference between kernels that fdspan knows, each decided by what BTF says exists, never by a version number.
+ * Include after kernel.h and the libbpf headers.
+ */
+#ifndef FDSPAN_COMPAT_BPF_H
+#define FDSPAN_COMPAT_BPF_H
+
+/*
+ * bpf_rdonly_cast (kfunc, since 6.2) lets a program dereference a pointer that it read as a number; without it every step
+ * is a probe read. The loader sets this from BTF before the load.
+ */
+const volatile bool fdspan_have_rdonly_cast = false;
+extern void *bpf_rdonly_cast(void *obj, __u32 btf_id) __ksym __weak;
+
+#define FDSPAN_CAST(type, pointer) ((type *)bpf_rdonly_cast((void *)(pointer), bpf_core_type_id_kernel(type)))
+
+/* One field of a kernel object whose address is only a number to the verifier. */
+#define FDSPAN_READ(type, pointer, field)                                                                              \
+	({                                                                                                             \
+		typeof(((type *)0)->field) __value;                                                                    \
+		if (fdspan_have_rdonly_cast)                                                                           \
+			__value = FDSPAN_CAST(type, pointer)->field;                                                   \
+		else                                                                                                   \
+			__value = BPF_CORE_READ((type *)(pointer), field);                                             \
+		__value;                                                                                               \
+	})
+
+/*
+ * Reference count of a struct file. Since 6.13 (commit 90ee6ed776c0 "fs: port files to file_ref") it is f_ref, which holds
+ * the count less one; before, f_count.
+ */
+typedef struct {
+	long long counter;
+} fdspan_atomic64___local;
+struct fdspan_file_ref___local {
+	fdspan_atomic64___local refcnt;
+} __attribute__((preserve_access_index));
+struct file___file_ref {
+	struct fdspan_file_ref___local f_ref;
+} __attribute__((preserve_access_index));
+struct file___f_count {
+	struct {
+		long long counter;
+	} f_count;
+} __attribute__((preserve_access_index));
+
+static __always_inline long long fdspan_file_count(const struct file *file)
+{
+	long long count = 0;
+
+	if (bpf_core_field_exists(((struct file___file_ref *)0)->f_ref)) {
+		const struct file___file_ref *ref = (const void *)file;
+
+		if (fdspan_have_rdonly_cast)
+			return FDSPAN_CAST(struct file___file_ref, file)->f_ref.refcnt.counter + 1;
+		bpf_core_read(&count, sizeof(count), &ref->f_ref.refcnt.counter);
+		return count + 1;
+	}
+	const struct file___f_count *counted = (const void *)file;
+
+	bpf_core_read(&count, sizeof(count), &counted->f_count.counter);
+	return count;
+}
+
+/* Syscall arguments, still in place at syscall exit (only the return register is overwritten). */
+#if defined(__TARGET_ARCH_x86)
+#define FDSPAN_ARG1(regs) ((regs)->di)
+#define FDSPAN_ARG2(regs) ((regs)->si)
+#define FDSPAN_ARG3(regs) ((regs)->dx)
+#define FDSPAN_ARG4(regs) ((regs)->r10)
+#elif defined(__TARGET_ARCH_arm64)
+#define FDSPAN_ARG1(regs) ((regs)->orig_x0)
+#define FDSPAN_ARG2(regs) ((regs)->regs[1])
+#define FDSPAN_ARG3(regs) ((regs)->regs[2])
+#define FDSPAN_ARG4(regs) ((regs)->regs[3])
+#endif
+
+#endif /* FDSPAN_COMPAT_BPF_H */

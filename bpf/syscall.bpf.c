@@ -1,0 +1,495 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * The `syscall` backend: syscall tracepoints that read the new descriptor's struct file through current->files, and the
+ * scheduler's and io_uring's tracepoints. What no syscall shows (a descriptor made by an ioctl) stays without evidence in
+ * the maps and is bounded by snapshots.
+ */
+#include "kernel.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+
+#include "wire.h"
+#include "compat.bpf.h"
+#include "maps.bpf.h"
+#include "track.bpf.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* ---- descriptors that begin ---- */
+
+static __always_inline struct pt_regs *fdspan_syscall_regs(void)
+{
+	return (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+}
+
+/* Attached to every syscall that returns a descriptor of a new description. */
+SEC("tracepoint/syscalls/sys_exit_openat")
+int fdspan_exit_open(struct trace_event_raw_sys_exit *ctx)
+{
+	if (ctx->ret >= 0)
+		fdspan_opened(ctx->ret, FDSPAN_HOW_OPEN, false);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_dup")
+int fdspan_exit_dup(struct trace_event_raw_sys_exit *ctx)
+{
+	if (ctx->ret >= 0)
+		fdspan_opened(ctx->ret, FDSPAN_HOW_DUP, false);
+	return 0;
+}
+
+/* dup2, dup3; dup2(n, n) does nothing. */
+SEC("tracepoint/syscalls/sys_exit_dup2")
+int fdspan_exit_dup2(struct trace_event_raw_sys_exit *ctx)
+{
+	struct pt_regs *regs = fdspan_syscall_regs();
+
+	if (ctx->ret >= 0 && (__s32)FDSPAN_ARG1(regs) != (__s32)FDSPAN_ARG2(regs))
+		fdspan_opened(ctx->ret, FDSPAN_HOW_DUP, false);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_pidfd_getfd")
+int fdspan_exit_pidfd_getfd(struct trace_event_raw_sys_exit *ctx)
+{
+	if (ctx->ret >= 0)
+		fdspan_opened(ctx->ret, FDSPAN_HOW_RECEIVED, false);
+	return 0;
+}
+
+#define F_DUPFD 0
+#define F_DUPFD_CLOEXEC 1030
+
+SEC("tracepoint/syscalls/sys_exit_fcntl")
+int fdspan_exit_fcntl(struct trace_event_raw_sys_exit *ctx)
+{
+	if (ctx->ret < 0)
+		return 0;
+	__u32 command = FDSPAN_ARG2(fdspan_syscall_regs());
+
+	if (command == F_DUPFD || command == F_DUPFD_CLOEXEC)
+		fdspan_opened(ctx->ret, FDSPAN_HOW_DUP, false);
+	return 0;
+}
+
+/* signalfd, signalfd4: a descriptor handed in is changed, not made. */
+SEC("tracepoint/syscalls/sys_exit_signalfd4")
+int fdspan_exit_signalfd(struct trace_event_raw_sys_exit *ctx)
+{
+	if (ctx->ret >= 0 && (__s32)FDSPAN_ARG1(fdspan_syscall_regs()) == -1)
+		fdspan_opened(ctx->ret, FDSPAN_HOW_OPEN, false);
+	return 0;
+}
+
+/* With a flag set it returns a version number or errata, not a descriptor (landlock_create_ruleset(2)). */
+SEC("tracepoint/syscalls/sys_exit_landlock_create_ruleset")
+int fdspan_exit_landlock(struct trace_event_raw_sys_exit *ctx)
+{
+	if (ctx->ret >= 0 && FDSPAN_ARG3(fdspan_syscall_regs()) == 0)
+		fdspan_opened(ctx->ret, FDSPAN_HOW_OPEN, false);
+	return 0;
+}
+
+#define SECCOMP_SET_MODE_FILTER 1
+#define SECCOMP_FILTER_FLAG_NEW_LISTENER (1UL << 3)
+
+SEC("tracepoint/syscalls/sys_exit_seccomp")
+int fdspan_exit_seccomp(struct trace_event_raw_sys_exit *ctx)
+{
+	struct pt_regs *regs = fdspan_syscall_regs();
+
+	if (ctx->ret >= 0 && FDSPAN_ARG1(regs) == SECCOMP_SET_MODE_FILTER &&
+	    (FDSPAN_ARG2(regs) & SECCOMP_FILTER_FLAG_NEW_LISTENER))
+		fdspan_opened(ctx->ret, FDSPAN_HOW_OPEN, false);
+	return 0;
+}
+
+/* The commands of bpf(2) that return a descriptor (include/uapi/linux/bpf.h, enum bpf_cmd). */
+#define FDSPAN_BPF_COMMANDS                                                                                            \
+	(1ULL << 0 /* MAP_CREATE */ | 1ULL << 5 /* PROG_LOAD */ | 1ULL << 7 /* OBJ_GET */ |                            \
+	 1ULL << 13 /* PROG_GET_FD_BY_ID */ | 1ULL << 14 /* MAP_GET_FD_BY_ID */ | 1ULL << 17 /* RAW_TRACEPOINT_OPEN */ | \
+	 1ULL << 18 /* BTF_LOAD */ | 1ULL << 19 /* BTF_GET_FD_BY_ID */ | 1ULL << 28 /* LINK_CREATE */ |                \
+	 1ULL << 30 /* LINK_GET_FD_BY_ID */ | 1ULL << 32 /* ENABLE_STATS */ | 1ULL << 33 /* ITER_CREATE */ |           \
+	 1ULL << 36 /* TOKEN_CREATE */)
+
+SEC("tracepoint/syscalls/sys_exit_bpf")
+int fdspan_exit_bpf(struct trace_event_raw_sys_exit *ctx)
+{
+	if (ctx->ret < 0)
+		return 0;
+	__u64 command = (__u32)FDSPAN_ARG1(fdspan_syscall_regs());
+
+	if (command < 64 && (FDSPAN_BPF_COMMANDS >> command & 1))
+		fdspan_opened(ctx->ret, FDSPAN_HOW_OPEN, false);
+	return 0;
+}
+
+static __always_inline void fdspan_opened_pair(unsigned long user)
+{
+	__s32 pair[2];
+
+	if (bpf_probe_read_user(pair, sizeof(pair), (void *)user))
+		return;
+	fdspan_opened(pair[0], FDSPAN_HOW_OPEN, true);
+	fdspan_opened(pair[1], FDSPAN_HOW_OPEN, true);
+}
+
+SEC("tracepoint/syscalls/sys_exit_pipe2")
+int fdspan_exit_pipe(struct trace_event_raw_sys_exit *ctx)
+{
+	if (ctx->ret == 0)
+		fdspan_opened_pair(FDSPAN_ARG1(fdspan_syscall_regs()));
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_socketpair")
+int fdspan_exit_socketpair(struct trace_event_raw_sys_exit *ctx)
+{
+	if (ctx->ret == 0)
+		fdspan_opened_pair(FDSPAN_ARG4(fdspan_syscall_regs()));
+	return 0;
+}
+
+#define CLONE_PIDFD 0x1000
+#define CLONE_FILES 0x400
+
+SEC("tracepoint/syscalls/sys_exit_clone")
+int fdspan_exit_clone(struct trace_event_raw_sys_exit *ctx)
+{
+	struct pt_regs *regs = fdspan_syscall_regs();
+	__s32 fd;
+
+	if (ctx->ret > 0 && (FDSPAN_ARG1(regs) & CLONE_PIDFD) &&
+	    !bpf_probe_read_user(&fd, sizeof(fd), (void *)FDSPAN_ARG3(regs)))
+		fdspan_opened(fd, FDSPAN_HOW_OPEN, true);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_clone3")
+int fdspan_exit_clone3(struct trace_event_raw_sys_exit *ctx)
+{
+	__u64 arguments[2]; /* struct clone_args: flags, pidfd */
+	__s32 fd;
+
+	if (ctx->ret > 0 &&
+	    !bpf_probe_read_user(arguments, sizeof(arguments), (void *)FDSPAN_ARG1(fdspan_syscall_regs())) &&
+	    (arguments[0] & CLONE_PIDFD) && !bpf_probe_read_user(&fd, sizeof(fd), (void *)arguments[1]))
+		fdspan_opened(fd, FDSPAN_HOW_OPEN, true);
+	return 0;
+}
+
+/* ---- descriptors that came over a socket: their numbers stand in the receiver's control buffer ---- */
+
+struct fdspan_user_msghdr {
+	__u64 name, namelen, iov, iovlen, control, controllen, flags;
+};
+
+struct fdspan_user_cmsghdr {
+	__u64 length;
+	__s32 level, type;
+};
+
+#define SOL_SOCKET 1
+#define SCM_RIGHTS 1
+#define SCM_PIDFD 4
+#define SCM_MAX_FD 253 /* include/net/scm.h */
+#define FDSPAN_MAX_CMSGS 16
+#define FDSPAN_MAX_MMSGS 64
+
+struct fdspan_received {
+	__u64 at;
+	__u64 end;
+};
+
+static long fdspan_received_one(__u32 index, void *context)
+{
+	struct fdspan_received *received = context;
+	__s32 fd;
+
+	if (received->at + sizeof(fd) > received->end || bpf_probe_read_user(&fd, sizeof(fd), (void *)received->at))
+		return 1;
+	received->at += sizeof(fd);
+	fdspan_opened(fd, FDSPAN_HOW_RECEIVED, true);
+	return 0;
+}
+
+static long fdspan_received_cmsg(__u32 index, void *context)
+{
+	struct fdspan_received *control = context;
+	struct fdspan_user_cmsghdr header;
+
+	if (control->at + sizeof(header) > control->end ||
+	    bpf_probe_read_user(&header, sizeof(header), (void *)control->at) || header.length < sizeof(header) ||
+	    header.length > control->end - control->at)
+		return 1;
+	if (header.level == SOL_SOCKET && header.type == SCM_RIGHTS) {
+		struct fdspan_received fds = {.at = control->at + sizeof(header), .end = control->at + header.length};
+
+		bpf_loop(SCM_MAX_FD, fdspan_received_one, &fds, 0);
+	} else if (header.level == SOL_SOCKET && header.type == SCM_PIDFD) {
+		__s32 fd;
+
+		if (!bpf_probe_read_user(&fd, sizeof(fd), (void *)(control->at + sizeof(header))))
+			fdspan_opened(fd, FDSPAN_HOW_OPEN, true);
+	}
+	control->at += (header.length + 7) & ~7ULL;
+	return 0;
+}
+
+static __always_inline void fdspan_received_message(__u64 user_msghdr)
+{
+	struct fdspan_user_msghdr message;
+
+	if (bpf_probe_read_user(&message, sizeof(message), (void *)user_msghdr) ||
+	    message.controllen <= sizeof(struct fdspan_user_cmsghdr))
+		return;
+	struct fdspan_received control = {.at = message.control, .end = message.control + message.controllen};
+
+	if (bpf_loop(FDSPAN_MAX_CMSGS, fdspan_received_cmsg, &control, 0) == FDSPAN_MAX_CMSGS)
+		FDSPAN_COUNT(truncated);
+}
+
+SEC("tracepoint/syscalls/sys_exit_recvmsg")
+int fdspan_exit_recvmsg(struct trace_event_raw_sys_exit *ctx)
+{
+	if (ctx->ret >= 0)
+		fdspan_received_message(FDSPAN_ARG2(fdspan_syscall_regs()));
+	return 0;
+}
+
+struct fdspan_messages {
+	__u64 at;
+	__s64 left;
+};
+
+static long fdspan_received_mmsg(__u32 index, void *context)
+{
+	struct fdspan_messages *messages = context;
+
+	if (messages->left-- <= 0)
+		return 1;
+	fdspan_received_message(messages->at);
+	messages->at += sizeof(struct fdspan_user_msghdr) + 8; /* struct mmsghdr: msg_len, padded */
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_recvmmsg")
+int fdspan_exit_recvmmsg(struct trace_event_raw_sys_exit *ctx)
+{
+	if (ctx->ret <= 0)
+		return 0;
+	struct fdspan_messages messages = {.at = FDSPAN_ARG2(fdspan_syscall_regs()), .left = ctx->ret};
+
+	bpf_loop(FDSPAN_MAX_MMSGS, fdspan_received_mmsg, &messages, 0);
+	if (messages.left > 0)
+		FDSPAN_COUNT(truncated);
+	return 0;
+}
+
+/* ---- descriptors that end: at syscall entry, while their struct file can still be looked at ---- */
+
+SEC("tracepoint/syscalls/sys_enter_close")
+int fdspan_enter_close(struct trace_event_raw_sys_enter *ctx)
+{
+	fdspan_closing((__s32)ctx->args[0]);
+	return 0;
+}
+
+/*
+ * dup2 and dup3 close what the new number held, if they succeed; they fail when the old one is not open or the new one lies
+ * beyond RLIMIT_NOFILE (fs/file.c, ksys_dup3).
+ */
+SEC("tracepoint/syscalls/sys_enter_dup2")
+int fdspan_enter_dup2(struct trace_event_raw_sys_enter *ctx)
+{
+	__s32 from = ctx->args[0], onto = ctx->args[1];
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	if (from != onto && fdspan_slot(task->files, from) && (__u32)onto < task->signal->rlim[7 /* RLIMIT_NOFILE */].rlim_cur)
+		fdspan_closing(onto);
+	return 0;
+}
+
+#define CLOSE_RANGE_UNSHARE 2
+#define CLOSE_RANGE_CLOEXEC 4
+
+SEC("tracepoint/syscalls/sys_enter_close_range")
+int fdspan_enter_close_range(struct trace_event_raw_sys_enter *ctx)
+{
+	__u32 first = ctx->args[0], last = ctx->args[1], flags = ctx->args[2];
+	struct files_struct *files = bpf_get_current_task_btf()->files;
+
+	if (first > last || (flags & ~(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC)))
+		return 0;
+	if ((flags & CLOSE_RANGE_UNSHARE) && files->count.counter > 1)
+		fdspan_table_may_change();
+	else if (!(flags & CLOSE_RANGE_CLOEXEC))
+		fdspan_closing_range(files, first, last, true);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_enter_unshare")
+int fdspan_enter_unshare(struct trace_event_raw_sys_enter *ctx)
+{
+	if (ctx->args[0] & CLONE_FILES)
+		fdspan_table_may_change();
+	return 0;
+}
+
+/* unshare, close_range: did the task get a table of its own? */
+SEC("tracepoint/syscalls/sys_exit_unshare")
+int fdspan_exit_unshare(struct trace_event_raw_sys_exit *ctx)
+{
+	fdspan_table_changed(ctx->ret == 0);
+	return 0;
+}
+
+/* ---- tasks ---- */
+
+SEC("tracepoint/syscalls/sys_enter_execve")
+int fdspan_enter_exec(struct trace_event_raw_sys_enter *ctx)
+{
+	fdspan_exec_begins();
+	return 0;
+}
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(fdspan_fork, struct task_struct *parent, struct task_struct *child)
+{
+	fdspan_forked(parent, child);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(fdspan_exec, struct task_struct *task, int old_tid)
+{
+	fdspan_execed(task, old_tid);
+	return 0;
+}
+
+/* Fires before the table is given back (kernel/exit.c, do_exit: exit_files comes later). */
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(fdspan_exit, struct task_struct *task)
+{
+	fdspan_exiting(task);
+	return 0;
+}
+
+/* ---- io_uring: works on the table of current, which its workers share ---- */
+
+struct io_cmd_data {
+	struct file *file;
+} __attribute__((preserve_access_index));
+
+struct io_kiocb {
+	struct io_cmd_data cmd;
+	__u8 opcode;
+} __attribute__((preserve_access_index));
+
+struct io_close {
+	int fd;
+	__u32 file_slot;
+} __attribute__((preserve_access_index));
+
+struct io_open {
+	__u32 file_slot;
+} __attribute__((preserve_access_index));
+
+struct io_accept {
+	__u32 file_slot;
+} __attribute__((preserve_access_index));
+
+struct io_socket {
+	__u32 file_slot;
+} __attribute__((preserve_access_index));
+
+/* include/uapi/linux/io_uring.h, enum io_uring_op */
+#define IORING_OP_ACCEPT 13
+#define IORING_OP_OPENAT 18
+#define IORING_OP_CLOSE 19
+#define IORING_OP_OPENAT2 28
+#define IORING_OP_SOCKET 45
+#define IORING_OP_FIXED_FD_INSTALL 54
+
+/*
+ * A close is taken at submission, while the file is there. Done later or cancelled it only costs the exact time; unseen it
+ * would leave evidence for the wrong file.
+ */
+static __always_inline void fdspan_uring_submitted(struct io_kiocb *request)
+{
+	if (BPF_CORE_READ(request, opcode) != IORING_OP_CLOSE || !bpf_core_type_exists(struct io_close))
+		return;
+	struct io_close *close = (void *)&request->cmd;
+
+	if (!BPF_CORE_READ(close, file_slot))
+		fdspan_closing(BPF_CORE_READ(close, fd));
+}
+
+static __always_inline void fdspan_uring_completed(struct io_kiocb *request, __s32 result)
+{
+	__u32 file_slot = 0;
+
+	if (!request || result < 0)
+		return;
+	void *command = (void *)&request->cmd;
+
+	switch (BPF_CORE_READ(request, opcode)) {
+	case IORING_OP_OPENAT:
+	case IORING_OP_OPENAT2:
+		if (bpf_core_field_exists(((struct io_open *)0)->file_slot))
+			file_slot = BPF_CORE_READ((struct io_open *)command, file_slot);
+		break;
+	case IORING_OP_ACCEPT:
+		if (bpf_core_field_exists(((struct io_accept *)0)->file_slot))
+			file_slot = BPF_CORE_READ((struct io_accept *)command, file_slot);
+		break;
+	case IORING_OP_SOCKET:
+		if (bpf_core_field_exists(((struct io_socket *)0)->file_slot))
+			file_slot = BPF_CORE_READ((struct io_socket *)command, file_slot);
+		break;
+	case IORING_OP_FIXED_FD_INSTALL:
+		fdspan_opened(result, FDSPAN_HOW_RECEIVED, false);
+		return;
+	default:
+		return;
+	}
+	if (!file_slot)
+		fdspan_opened(result, FDSPAN_HOW_OPEN, false);
+}
+
+SEC("tp_btf/io_uring_submit_req")
+int BPF_PROG(fdspan_uring_submit, struct io_kiocb *request)
+{
+	fdspan_uring_submitted(request);
+	return 0;
+}
+
+/* Before 6.3 (commit 27a67079c0c1 "io_uring: include task_work run after scheduling..." era) the event had this name. */
+SEC("tp_btf/io_uring_submit_sqe")
+int BPF_PROG(fdspan_uring_submit_sqe, struct io_kiocb *request)
+{
+	fdspan_uring_submitted(request);
+	return 0;
+}
+
+struct io_uring_cqe {
+	__u64 user_data;
+	__s32 res;
+} __attribute__((preserve_access_index));
+
+SEC("tp_btf/io_uring_complete")
+int BPF_PROG(fdspan_uring_complete, void *ring, struct io_kiocb *request, struct io_uring_cqe *cqe)
+{
+	fdspan_uring_completed(request, BPF_CORE_READ(cqe, res));
+	return 0;
+}
+
+/* Until 6.11 the event's arguments were (ring, request, user_data, res, …). */
+SEC("tp_btf/io_uring_complete")
+int BPF_PROG(fdspan_uring_complete_res, void *ring, struct io_kiocb *request, __u64 user_data, int res)
+{
+	fdspan_uring_completed(request, res);
+	return 0;
+}

@@ -1,0 +1,801 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * What every tracing backend does when a span begins or ends: first the kernel maps, then news for the ring.
+ * Times are taken once per hook. Needs maps.bpf.h.
+ */
+#ifndef FDSPAN_TRACK_BPF_H
+#define FDSPAN_TRACK_BPF_H
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} ring SEC(".maps");
+
+/* Between the entry and the exit of a syscall that may give its task another table: which one it had. */
+struct fdspan_pending {
+	__u64 table;
+	__u64 entered_ns;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, struct fdspan_pending);
+} pending SEC(".maps");
+
+/* ---- looking at a table ---- */
+
+static __always_inline __u64 fdspan_slot(struct files_struct *files, __s32 fd)
+{
+	struct fdtable *fdt = files->fdt;
+	__u64 file = 0;
+
+	if (fd < 0 || (__u32)fd >= fdt->max_fds)
+		return 0;
+	bpf_probe_read_kernel(&file, sizeof(file), fdt->fd + fd);
+	return file;
+}
+
+static __always_inline __u64 fdspan_open_word(struct files_struct *files, __u32 word)
+{
+	struct fdtable *fdt = files->fdt;
+	__u64 bits = 0;
+
+	if (word < fdt->max_fds / FDSPAN_WORD_BITS)
+		bpf_probe_read_kernel(&bits, sizeof(bits), fdt->open_fds + word);
+	return bits;
+}
+
+static __always_inline __u64 fdspan_inode(__u64 file)
+{
+	return (__u64)FDSPAN_READ(struct file, file, f_inode);
+}
+
+/* ---- news ---- */
+
+/*
+ * Waking the reader costs far more than the record: only the first record after it went to sleep wakes it, and a ring
+ * that fills faster than the reader's timer drains it.
+ */
+static __always_inline __u64 fdspan_wakeup(struct fdspan_settings *with)
+{
+	if (with->sleeping) {
+		with->sleeping = 0;
+		return BPF_RB_FORCE_WAKEUP;
+	}
+	if (bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) >= with->watermark_bytes)
+		return BPF_RB_FORCE_WAKEUP;
+	return BPF_RB_NO_WAKEUP;
+}
+
+static __always_inline void fdspan_header(struct fdspan_record *record, __u16 type, __u32 size, __u64 seq, __u64 now_ns)
+{
+	__u64 pid_tid = bpf_get_current_pid_tgid();
+
+	record->type = type;
+	record->cpu = bpf_get_smp_processor_id();
+	record->size = size;
+	record->seq = seq;
+	record->boottime_ns = now_ns;
+	record->pid = pid_tid >> 32;
+	record->tid = (__u32)pid_tid;
+}
+
+static __always_inline __u64 fdspan_next_seq(void)
+{
+	struct fdspan_counters *counted = fdspan_counters_get();
+
+	return counted ? __sync_fetch_and_add(&counted->seq, 1) : 0;
+}
+
+static __always_inline void fdspan_lost(__u64 now_ns)
+{
+	struct fdspan_counters *counted = fdspan_counters_get();
+
+	if (!counted)
+		return;
+	__sync_fetch_and_add(&counted->ring_lost, 1);
+	if (!counted->ring_lost_first_ns)
+		counted->ring_lost_first_ns = now_ns;
+	counted->ring_lost_last_ns = now_ns;
+}
+
+/* Room for one record of a fixed size, header filled in; NULL counts a loss. */
+#define FDSPAN_RESERVE(record_type, record, now_ns)                                                                    \
+	({                                                                                                             \
+		__u64 __seq = fdspan_next_seq();                                                                       \
+		typeof(record) __room = bpf_ringbuf_reserve(&ring, sizeof(*(record)), 0);                              \
+		if (__room)                                                                                            \
+			fdspan_header(&__room->header, record_type, sizeof(*(record)), __seq, now_ns);                 \
+		else                                                                                                   \
+			fdspan_lost(now_ns);                                                                           \
+		__room;                                                                                                \
+	})
+
+/* ---- the path of a file: its names, from the file up to the root of its mount tree ---- */
+
+#define FDSPAN_MAX_NAMES 64
+#define ANON_INODE_FS_MAGIC 0x09041934
+#define PIPEFS_MAGIC 0x50495045
+#define SOCKFS_MAGIC 0x534F434B
+
+struct fdspan_walk {
+	__u64 dentry;
+	__u64 mount;
+	__u32 bytes; /* copied or needed */
+	__u32 longest;
+	__u32 done;
+	__u32 cut;
+};
+
+/* One step up: returns the dentry whose name is next, or 0 at the root. Like fs/d_path.c, prepend_path. */
+static __always_inline __u64 fdspan_walk_up(struct fdspan_walk *walk)
+{
+	__u64 dentry = walk->dentry;
+	__u64 root = (__u64)FDSPAN_READ(struct mount, walk->mount, mnt.mnt_root);
+
+	if (dentry == root) {
+		__u64 parent = (__u64)FDSPAN_READ(struct mount, walk->mount, mnt_parent);
+
+		if (parent == walk->mount) {
+			walk->done = 1;
+			return 0;
+		}
+		walk->dentry = (__u64)FDSPAN_READ(struct mount, walk->mount, mnt_mountpoint);
+		walk->mount = parent;
+		return 0;
+	}
+	__u64 parent = (__u64)FDSPAN_READ(struct dentry, dentry, d_parent);
+
+	if (parent == dentry) {
+		/* A file that is in no directory, like a memfd, has one name all the same. */
+		walk->done = 1;
+		return walk->bytes ? 0 : dentry;
+	}
+	walk->dentry = parent;
+	return dentry;
+}
+
+static long fdspan_measure_name(__u32 index, void *context)
+{
+	struct fdspan_walk *walk = context;
+	__u64 named = fdspan_walk_up(walk);
+
+	if (named) {
+		__u32 length = FDSPAN_READ(struct dentry, named, d_name.len);
+
+		walk->bytes += length + 1;
+		if (length > walk->longest)
+			walk->longest = length;
+	}
+	return walk->done;
+}
+
+static __always_inline void fdspan_walk_start(struct fdspan_walk *walk, __u64 file)
+{
+	walk->dentry = (__u64)FDSPAN_READ(struct file, file, f_path.dentry);
+	walk->mount = (__u64)FDSPAN_READ(struct file, file, f_path.mnt) - bpf_core_field_offset(struct mount, mnt);
+	walk->bytes = 0;
+	walk->longest = 0;
+	walk->done = 0;
+	walk->cut = 0;
+}
+
+/*
+ * Records come in three fixed sizes, by the length of the path; in each a name is copied with a constant bound, the
+ * `slack`, so that the verifier sees that it stays inside. A rename between measuring and copying can only cut the path.
+ */
+#define FDSPAN_OPENED_CLASS(suffix, capacity, slack)                                                                   \
+	struct fdspan_opened_##suffix {                                                                                \
+		struct fdspan_opened opened;                                                                           \
+		char path[capacity];                                                                                   \
+	};                                                                                                             \
+	struct fdspan_copy_##suffix {                                                                                  \
+		struct fdspan_walk walk;                                                                               \
+		struct fdspan_opened_##suffix *to;                                                                     \
+	};                                                                                                             \
+	static long fdspan_copy_name_##suffix(__u32 index, void *context)                                              \
+	{                                                                                                              \
+		struct fdspan_copy_##suffix *copy = context;                                                           \
+		__u64 named = fdspan_walk_up(&copy->walk);                                                             \
+		__u32 bytes = copy->walk.bytes;                                                                        \
+                                                                                                                       \
+		if (!named)                                                                                            \
+			return copy->walk.done;                                                                        \
+		if (bytes > (capacity) - (slack)) {                                                                    \
+			copy->walk.cut = 1;                                                                            \
+			return 1;                                                                                      \
+		}                                                                                                      \
+		long copied = bpf_probe_read_kernel_str(copy->to->path + bytes, slack,                                 \
+							(void *)FDSPAN_READ(struct dentry, named, d_name.name));      \
+		if (copied > 0)                                                                                        \
+			copy->walk.bytes = bytes + copied;                                                             \
+		return copy->walk.done;                                                                                \
+	}                                                                                                              \
+	static __always_inline void fdspan_send_##suffix(const struct fdspan_opened *head, __u64 file, __u64 now_ns)   \
+	{                                                                                                              \
+		__u64 seq = fdspan_next_seq();                                                                         \
+		struct fdspan_settings *with = fdspan_settings_get();                                                  \
+		struct fdspan_copy_##suffix copy = {};                                                                 \
+                                                                                                                       \
+		copy.to = bpf_ringbuf_reserve(&ring, sizeof(*copy.to), 0);                                             \
+		if (!copy.to) {                                                                                        \
+			fdspan_lost(now_ns);                                                                           \
+			return;                                                                                        \
+		}                                                                                                      \
+		fdspan_walk_start(&copy.walk, file);                                                                   \
+		bpf_loop(FDSPAN_MAX_NAMES, fdspan_copy_name_##suffix, &copy, 0);                                       \
+		__builtin_memcpy(&copy.to->opened, head, sizeof(*head));                                               \
+		fdspan_header(&copy.to->opened.header, FDSPAN_RECORD_OPENED, sizeof(*head) + copy.walk.bytes, seq,     \
+			      now_ns);                                                                                 \
+		copy.to->opened.path_bytes = copy.walk.bytes;                                                          \
+		if (copy.walk.cut || !copy.walk.done)                                                                  \
+			copy.to->opened.path_flags |= FDSPAN_PATH_CUT;                                                 \
+		bpf_ringbuf_submit(copy.to, with ? fdspan_wakeup(with) : 0);                                           \
+	}
+
+FDSPAN_OPENED_CLASS(short, 160, 32)
+FDSPAN_OPENED_CLASS(middle, 768, 256)
+FDSPAN_OPENED_CLASS(long, 4352, 256)
+
+static __always_inline void fdspan_send_opened(struct fdspan_settings *with, struct files_struct *files, __s32 fd,
+					       __u64 file, __u16 how, __u64 id, __u64 earliest_ns, __u64 latest_ns,
+					       __u64 now_ns)
+{
+	__u64 inode = fdspan_inode(file);
+	__u64 dentry = (__u64)FDSPAN_READ(struct file, file, f_path.dentry);
+	__u64 sb = (__u64)FDSPAN_READ(struct inode, inode, i_sb);
+	struct fdspan_opened head = {};
+	struct fdtable *fdt = files->fdt;
+	__u64 cloexec = 0;
+
+	head.description_id = id;
+	head.description_earliest_ns = earliest_ns;
+	head.description_latest_ns = latest_ns;
+	head.ino = FDSPAN_READ(struct inode, inode, i_ino);
+	head.fd = fd;
+	head.open_flags = FDSPAN_READ(struct file, file, f_flags);
+	head.dev = FDSPAN_READ(struct super_block, sb, s_dev);
+	head.mode = FDSPAN_READ(struct inode, inode, i_mode);
+	head.nlink = FDSPAN_READ(struct inode, inode, i_nlink);
+	head.fs_magic = FDSPAN_READ(struct super_block, sb, s_magic);
+	head.how = how;
+	bpf_probe_read_kernel(&cloexec, sizeof(cloexec), fdt->close_on_exec + (__u32)fd / FDSPAN_WORD_BITS);
+	head.cloexec = cloexec >> ((__u32)fd % FDSPAN_WORD_BITS) & 1;
+	/* include/linux/dcache.h, d_unhashed */
+	if (!FDSPAN_READ(struct dentry, dentry, d_hash.pprev))
+		head.path_flags |= FDSPAN_PATH_UNLINKED;
+
+	if (!with->paths || head.fs_magic == PIPEFS_MAGIC || head.fs_magic == SOCKFS_MAGIC) {
+		struct fdspan_opened *bare = FDSPAN_RESERVE(FDSPAN_RECORD_OPENED, bare, now_ns);
+
+		if (!bare)
+			return;
+		struct fdspan_record header = bare->header;
+
+		__builtin_memcpy(bare, &head, sizeof(head));
+		bare->header = header;
+		bare->path_flags |= FDSPAN_PATH_NONE;
+		bpf_ringbuf_submit(bare, fdspan_wakeup(with));
+		return;
+	}
+	if (head.fs_magic == ANON_INODE_FS_MAGIC)
+		head.path_flags |= FDSPAN_PATH_LABEL;
+
+	struct fdspan_walk walk;
+
+	fdspan_walk_start(&walk, file);
+	bpf_loop(FDSPAN_MAX_NAMES, fdspan_measure_name, &walk, 0);
+	if (walk.longest < 32 && walk.bytes <= 160 - 32)
+		fdspan_send_short(&head, file, now_ns);
+	else if (walk.bytes <= 768 - 256)
+		fdspan_send_middle(&head, file, now_ns);
+	else
+		fdspan_send_long(&head, file, now_ns);
+}
+
+/* ---- a descriptor's span begins ---- */
+
+/*
+ * `fd` of the current task's table is a new descriptor. `doubtful`: the number was read from the caller's memory, where
+ * another thread may have changed it: a descriptor that already has evidence keeps it.
+ */
+static __always_inline void fdspan_opened(__s32 fd, __u16 how, bool doubtful)
+{
+	struct files_struct *files = ((struct task_struct *)bpf_get_current_task_btf())->files;
+	__u64 table = (__u64)files;
+	__u64 file = fdspan_slot(files, fd);
+	struct fdspan_settings *with = fdspan_settings_get();
+	__u64 now = bpf_ktime_get_boot_ns();
+	__u64 id = 0, earliest = 0, latest = 0;
+
+	if (!file || !with)
+		return;
+	__u64 inode = fdspan_inode(file);
+
+	if (doubtful) {
+		struct fdspan_times times = {};
+
+		fdspan_join(table, fd, file, inode, true, &times);
+		if (times.opened_latest_ns)
+			return;
+	}
+	if (how == FDSPAN_HOW_OPEN) {
+		struct fdspan_description begun = {
+			.opened_earliest_ns = now,
+			.opened_latest_ns = now,
+			.id = fdspan_hide(with, file),
+			.inode = inode,
+			.table = table,
+			.fd = fd,
+		};
+
+		id = begun.id;
+		if (bpf_map_update_elem(&descriptions, &file, &begun, BPF_ANY))
+			FDSPAN_COUNT(description_full);
+		earliest = latest = now;
+	} else {
+		struct fdspan_descriptor_key key = {.table = table, .fd = fd};
+		struct fdspan_descriptor begun = {.opened_ns = now, .file = file};
+		struct fdspan_description *shared = fdspan_description_of(file, inode);
+
+		if (bpf_map_update_elem(&descriptors, &key, &begun, BPF_ANY))
+			FDSPAN_COUNT(descriptor_full);
+		if (shared) {
+			id = shared->id;
+			earliest = shared->opened_earliest_ns;
+			latest = shared->opened_latest_ns;
+		} else {
+			id = fdspan_hide(with, file);
+		}
+	}
+	if (with->emit)
+		fdspan_send_opened(with, files, fd, file, how, id, earliest, latest, now);
+}
+
+/* ---- a descriptor's span ends ---- */
+
+enum fdspan_news { FDSPAN_NEWS_NONE, FDSPAN_NEWS_CLOSED, FDSPAN_NEWS_RELEASED };
+
+/*
+ * Descriptor (table, fd), which holds `file`, is about to go. Without other references the description goes with it; with
+ * some it stays, and who they are is for a snapshot to find out.
+ */
+static __always_inline void fdspan_slot_ends(__u64 table, __s32 fd, __u64 file, __u64 now, enum fdspan_news news)
+{
+	__u64 inode = fdspan_inode(file);
+	struct fdspan_description *description = bpf_map_lookup_elem(&descriptions, &file);
+	struct fdspan_settings *with = fdspan_settings_get();
+	bool last = fdspan_file_count((const struct file *)file) <= 1;
+	bool first = false;
+	__u64 id = 0, earliest = 0, latest = 0;
+
+	if (description) {
+		if (description->inode == inode) {
+			first = description->table == table && description->fd == fd;
+			id = description->id;
+			earliest = description->opened_earliest_ns;
+			latest = description->opened_latest_ns;
+		}
+		if (last || description->inode != inode)
+			bpf_map_delete_elem(&descriptions, &file);
+		else if (first)
+			description->table = 0;
+	}
+	if (!first) {
+		struct fdspan_descriptor_key key = {.table = table, .fd = fd};
+		struct fdspan_table *known = bpf_map_lookup_elem(&tables, &table);
+
+		bpf_map_delete_elem(&descriptors, &key);
+		if (known) {
+			fdspan_slot_clear(known, table, FDSPAN_SET_INHERITED, fd);
+			fdspan_slot_clear(known, table, FDSPAN_SET_PRESENT, fd);
+		}
+	}
+	if (!with || !with->emit || news == FDSPAN_NEWS_NONE || (news == FDSPAN_NEWS_RELEASED && !last))
+		return;
+	__u16 type = news == FDSPAN_NEWS_CLOSED ? FDSPAN_RECORD_CLOSED : FDSPAN_RECORD_RELEASED;
+	struct fdspan_closed *record = FDSPAN_RESERVE(type, record, now);
+
+	if (!record)
+		return;
+	record->description_id = id ?: fdspan_hide(with, file);
+	record->description_earliest_ns = earliest;
+	record->description_latest_ns = latest;
+	record->fd = news == FDSPAN_NEWS_CLOSED ? fd : -1;
+	record->last = last;
+	bpf_ringbuf_submit(record, fdspan_wakeup(with));
+}
+
+static __always_inline void fdspan_closing(__s32 fd)
+{
+	struct files_struct *files = ((struct task_struct *)bpf_get_current_task_btf())->files;
+	__u64 file = fdspan_slot(files, fd);
+
+	if (file)
+		fdspan_slot_ends((__u64)files, fd, file, bpf_ktime_get_boot_ns(), FDSPAN_NEWS_CLOSED);
+}
+
+/* Every descriptor of a table in [first, last]. */
+struct fdspan_range {
+	__u64 table;
+	__u64 fds;       /* struct file ** */
+	__u64 open_fds;  /* unsigned long * */
+	__u64 now;
+	__u64 bits;      /* of the word at hand */
+	__u32 word;
+	__u32 words;
+	__u32 first, last;
+	__u32 news;
+};
+
+static long fdspan_range_bit(__u32 bit, void *context)
+{
+	struct fdspan_range *range = context;
+	__u32 fd = range->word * FDSPAN_WORD_BITS + bit;
+	__u64 file = 0;
+
+	if (!(range->bits >> (bit & (FDSPAN_WORD_BITS - 1)) & 1) || fd < range->first || fd > range->last)
+		return 0;
+	bpf_probe_read_kernel(&file, sizeof(file), (void *)(range->fds + fd * sizeof(file)));
+	if (file)
+		fdspan_slot_ends(range->table, fd, file, range->now, range->news);
+	return 0;
+}
+
+static long fdspan_range_word(__u32 index, void *context)
+{
+	struct fdspan_range *range = context;
+
+	if (range->word >= range->words)
+		return 1;
+	range->bits = 0;
+	bpf_probe_read_kernel(&range->bits, sizeof(range->bits), (void *)(range->open_fds + range->word * sizeof(__u64)));
+	if (range->bits)
+		bpf_loop(FDSPAN_WORD_BITS, fdspan_range_bit, range, 0);
+	range->word++;
+	return 0;
+}
+
+#define FDSPAN_MAX_WORDS (1U << 17) /* of a table: 8 million descriptors, beyond sysctl fs.nr_open's default of 1 million */
+
+static __always_inline void fdspan_closing_range(struct files_struct *files, __u32 first, __u32 last,
+						 enum fdspan_news news)
+{
+	struct fdtable *fdt = files->fdt;
+	struct fdspan_range range = {
+		.table = (__u64)files,
+		.fds = (__u64)fdt->fd,
+		.open_fds = (__u64)fdt->open_fds,
+		.now = bpf_ktime_get_boot_ns(),
+		.word = first / FDSPAN_WORD_BITS,
+		.words = fdt->max_fds / FDSPAN_WORD_BITS,
+		.first = first,
+		.last = last,
+		.news = news,
+	};
+
+	bpf_loop(FDSPAN_MAX_WORDS, fdspan_range_word, &range, 0);
+}
+
+/* ---- tables ---- */
+
+struct fdspan_fill {
+	__u64 table;
+	__u64 open_fds;
+	__u32 set;
+	__u32 chunk;
+	__u32 chunks;
+	__u32 words;
+};
+
+/* chunk_template: zeroes, because 512 bytes don't fit the stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct fdspan_chunk);
+} chunk_template SEC(".maps");
+
+static long fdspan_fill_chunk(__u32 index, void *context)
+{
+	struct fdspan_fill *fill = context;
+	struct fdspan_chunk_key key = {.table = fill->table, .chunk = fill->chunk, .set = fill->set};
+	__u32 zero = 0;
+	struct fdspan_chunk *chunk = bpf_map_lookup_elem(&chunk_template, &zero);
+
+	if (fill->chunk >= fill->chunks || !chunk)
+		return 1;
+	if (bpf_map_update_elem(&table_chunks, &key, chunk, BPF_ANY)) {
+		FDSPAN_COUNT(table_full);
+		return 1;
+	}
+	chunk = bpf_map_lookup_elem(&table_chunks, &key);
+	__u32 bytes = fill->words * sizeof(__u64) - fill->chunk * sizeof(chunk->words);
+
+	if (bytes > sizeof(chunk->words))
+		bytes = sizeof(chunk->words);
+	if (chunk)
+		bpf_probe_read_kernel(chunk->words, bytes,
+				      (void *)(fill->open_fds + fill->chunk * sizeof(chunk->words)));
+	fill->chunk++;
+	return 0;
+}
+
+#define FDSPAN_CHUNK_FDS (FDSPAN_CHUNK_WORDS * FDSPAN_WORD_BITS)
+#define FDSPAN_MAX_CHUNKS 2048
+
+/* The slots of a table beyond the inline words; a chunk's words beyond the table's end stay 0. */
+static __always_inline bool fdspan_fill_set(struct files_struct *files, __u32 set)
+{
+	struct fdtable *fdt = files->fdt;
+	__u32 max_fds = fdt->max_fds;
+
+	if (max_fds <= FDSPAN_INLINE_WORDS * FDSPAN_WORD_BITS)
+		return false;
+	struct fdspan_fill fill = {
+		.table = (__u64)files,
+		.open_fds = (__u64)fdt->open_fds,
+		.set = set,
+		.chunks = (max_fds + FDSPAN_CHUNK_FDS - 1) / FDSPAN_CHUNK_FDS,
+		.words = max_fds / FDSPAN_WORD_BITS,
+	};
+
+	bpf_loop(FDSPAN_MAX_CHUNKS, fdspan_fill_chunk, &fill, 0);
+	return true;
+}
+
+static __always_inline void fdspan_fill_inline(struct files_struct *files, __u64 *words)
+{
+#pragma unroll
+	for (int i = 0; i < FDSPAN_INLINE_WORDS; i++)
+		words[i] = fdspan_open_word(files, i);
+}
+
+/* A table begins now as a copy of another: whatever it holds became a descriptor of it now. */
+static __always_inline void fdspan_table_born(struct files_struct *files, __u32 owner, __u64 now)
+{
+	struct fdspan_table born = {.born_ns = now, .owner = owner};
+	__u64 table = (__u64)files;
+
+	fdspan_fill_inline(files, born.inherited);
+	if (fdspan_fill_set(files, FDSPAN_SET_INHERITED))
+		born.flags |= FDSPAN_TABLE_LARGE;
+	if (bpf_map_update_elem(&tables, &table, &born, BPF_ANY))
+		FDSPAN_COUNT(table_full);
+}
+
+/* The entry of a table, made if there is none; NULL when the map is full. */
+static __always_inline struct fdspan_table *fdspan_table_get(__u64 table, __u32 owner)
+{
+	struct fdspan_table *known = bpf_map_lookup_elem(&tables, &table);
+
+	if (known)
+		return known;
+	struct fdspan_table fresh = {.owner = owner};
+
+	bpf_map_update_elem(&tables, &table, &fresh, BPF_NOEXIST);
+	known = bpf_map_lookup_elem(&tables, &table);
+	if (!known)
+		FDSPAN_COUNT(table_full);
+	return known;
+}
+
+static long fdspan_forget_chunk(__u32 index, void *context)
+{
+	struct fdspan_fill *fill = context;
+
+	if (fill->chunk >= fill->chunks)
+		return 1;
+	for (__u32 set = FDSPAN_SET_INHERITED; set <= FDSPAN_SET_PRESENT; set++) {
+		struct fdspan_chunk_key key = {.table = fill->table, .chunk = fill->chunk, .set = set};
+
+		bpf_map_delete_elem(&table_chunks, &key);
+	}
+	fill->chunk++;
+	return 0;
+}
+
+static __always_inline void fdspan_table_dies(struct files_struct *files)
+{
+	__u64 table = (__u64)files;
+	struct fdspan_table *known;
+
+	fdspan_closing_range(files, 0, ~0U, FDSPAN_NEWS_RELEASED);
+	known = bpf_map_lookup_elem(&tables, &table);
+	if (!known)
+		return;
+	if (known->flags & FDSPAN_TABLE_LARGE) {
+		struct fdspan_fill fill = {.table = table,
+					   .chunks = (files->fdt->max_fds + FDSPAN_CHUNK_FDS - 1) / FDSPAN_CHUNK_FDS};
+
+		bpf_loop(FDSPAN_MAX_CHUNKS, fdspan_forget_chunk, &fill, 0);
+	}
+	bpf_map_delete_elem(&tables, &table);
+}
+
+/* ---- tasks ---- */
+
+static __always_inline void fdspan_send_table(__u16 type, struct task_struct *task, __u32 old_tid, bool new_table,
+					      __u64 now)
+{
+	struct fdspan_settings *with = fdspan_settings_get();
+
+	if (!with || !with->emit)
+		return;
+	struct fdspan_table_record *record = FDSPAN_RESERVE(type, record, now);
+
+	if (!record)
+		return;
+	struct fdtable *fdt = task->files->fdt;
+	__u32 words = fdt->max_fds / FDSPAN_WORD_BITS;
+
+	record->started_ns = task->start_boottime;
+	record->old_tid = old_tid;
+	record->new_table = new_table;
+	record->uid = task->cred->uid.val;
+	__builtin_memset(record->open_fds, 0, sizeof(record->open_fds));
+	if (words > sizeof(record->open_fds) / sizeof(__u64))
+		words = 0;
+	record->words = words;
+	bpf_probe_read_kernel(record->open_fds, words * sizeof(__u64), fdt->open_fds);
+	bpf_probe_read_kernel(record->comm, sizeof(record->comm), task->comm);
+	bpf_ringbuf_submit(record, fdspan_wakeup(with));
+}
+
+/* Key of `pending`: a thread of a process, or (for exec, which may end the thread that called it) the process. */
+static __always_inline __u64 fdspan_pending_key(bool process)
+{
+	__u64 pid_tid = bpf_get_current_pid_tgid();
+
+	return process ? pid_tid >> 32 << 32 : pid_tid;
+}
+
+static __always_inline void fdspan_remember_table(__u64 key)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct fdspan_pending before = {.table = (__u64)task->files, .entered_ns = bpf_ktime_get_boot_ns()};
+
+	bpf_map_update_elem(&pending, &key, &before, BPF_ANY);
+}
+
+/* unshare(CLONE_FILES), close_range(CLOSE_RANGE_UNSHARE) on a shared table */
+static __always_inline void fdspan_table_may_change(void)
+{
+	fdspan_remember_table(fdspan_pending_key(false));
+}
+
+static __always_inline void fdspan_table_changed(bool succeeded)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u64 key = fdspan_pending_key(false);
+	struct fdspan_pending *before = bpf_map_lookup_elem(&pending, &key);
+	struct files_struct *files = task->files;
+
+	if (!before)
+		return;
+	__u64 table = before->table;
+
+	bpf_map_delete_elem(&pending, &key);
+	if (!succeeded || table == (__u64)files)
+		return;
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	fdspan_table_born(files, task->tgid, now);
+	fdspan_send_table(FDSPAN_RECORD_UNSHARED, task, task->pid, true, now);
+}
+
+static __always_inline void fdspan_exec_begins(void)
+{
+	fdspan_remember_table(fdspan_pending_key(true));
+}
+
+/* After close-on-exec was done and a shared table was copied (fs/exec.c, begin_new_exec). */
+static __always_inline void fdspan_execed(struct task_struct *task, __u32 old_tid)
+{
+	__u64 key = fdspan_pending_key(true);
+	struct fdspan_pending *before = bpf_map_lookup_elem(&pending, &key);
+	struct fdspan_settings *with = fdspan_settings_get();
+	struct files_struct *files = task->files;
+	__u64 now = bpf_ktime_get_boot_ns();
+	__u64 entered = before ? before->entered_ns : 0;
+	bool new_table = before && before->table != (__u64)files;
+
+	if (!with)
+		return;
+	if (before)
+		bpf_map_delete_elem(&pending, &key);
+	if (new_table)
+		fdspan_table_born(files, task->tgid, now);
+	struct fdspan_table *known = fdspan_table_get((__u64)files, task->tgid);
+
+	if (known) {
+		fdspan_fill_inline(files, known->survivors);
+		if (fdspan_fill_set(files, FDSPAN_SET_SURVIVORS))
+			known->flags |= FDSPAN_TABLE_LARGE;
+		known->exec_ns = now;
+	}
+
+	/* The executable's description was opened by the kernel, between the syscall's entry and here. */
+	__u64 exe = (__u64)task->mm->exe_file;
+
+	if (exe && entered) {
+		struct fdspan_description begun = {
+			.opened_earliest_ns = entered,
+			.opened_latest_ns = now,
+			.id = fdspan_hide(with, exe),
+			.inode = fdspan_inode(exe),
+			.fd = -1,
+		};
+
+		if (bpf_map_update_elem(&descriptions, &exe, &begun, BPF_ANY))
+			FDSPAN_COUNT(description_full);
+	}
+	fdspan_send_table(FDSPAN_RECORD_EXEC, task, old_tid, new_table, now);
+}
+
+static __always_inline void fdspan_forked(struct task_struct *parent, struct task_struct *child)
+{
+	struct fdspan_settings *with = fdspan_settings_get();
+	struct files_struct *files = child->files;
+	bool shares = files == parent->files;
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	if (!shares) {
+		fdspan_table_born(files, child->tgid, now);
+	} else if (child->tgid != parent->tgid) {
+		struct fdspan_table *known = fdspan_table_get((__u64)files, parent->tgid);
+
+		if (known)
+			known->flags |= FDSPAN_TABLE_FOREIGN;
+	}
+	if (!with || !with->emit)
+		return;
+	struct fdspan_fork *record = FDSPAN_RESERVE(FDSPAN_RECORD_FORK, record, now);
+
+	if (!record)
+		return;
+	record->child_started_ns = child->start_boottime;
+	record->child_pid = child->tgid;
+	record->child_tid = child->pid;
+	record->shares_table = shares;
+	record->uid = child->cred->uid.val;
+	bpf_probe_read_kernel(record->comm, sizeof(record->comm), child->comm);
+	bpf_ringbuf_submit(record, fdspan_wakeup(with));
+}
+
+static __always_inline void fdspan_exiting(struct task_struct *task)
+{
+	struct fdspan_settings *with = fdspan_settings_get();
+	struct files_struct *files = task->files;
+	bool group_dead = task->signal->live.counter == 0;
+	__u64 now = bpf_ktime_get_boot_ns();
+	bool table_dead = false;
+
+	if (files) {
+		__u64 table = (__u64)files;
+		struct fdspan_table *known = bpf_map_lookup_elem(&tables, &table);
+
+		/*
+		 * The threads of a dying process give their table back one after the other, some of them between
+		 * this hook and exit_files: only sharing with another process keeps it alive then.
+		 */
+		table_dead = files->count.counter == 1 ||
+			     (group_dead && known && !(known->flags & FDSPAN_TABLE_FOREIGN) && known->owner == (__u32)task->tgid);
+		if (table_dead)
+			fdspan_table_dies(files);
+	}
+	if (!with || !with->emit)
+		return;
+	struct fdspan_exit *record = FDSPAN_RESERVE(FDSPAN_RECORD_EXIT, record, now);
+
+	if (!record)
+		return;
+	record->group_dead = group_dead;
+	record->exit_code = task->exit_code;
+	record->table_dead = table_dead;
+	record->pad = 0;
+	bpf_ringbuf_submit(record, fdspan_wakeup(with));
+}
+
+#endif /* FDSPAN_TRACK_BPF_H */
