@@ -27,6 +27,7 @@ static __always_inline struct pt_regs *fdspan_syscall_regs(void)
 SEC("tracepoint/syscalls/sys_exit_openat")
 int fdspan_exit_open(struct trace_event_raw_sys_exit *ctx)
 {
+	FDSPAN_ENTER(ctx);
 	if (ctx->ret >= 0)
 		fdspan_opened(ctx->ret, FDSPAN_HOW_OPEN, false);
 	return 0;
@@ -35,6 +36,7 @@ int fdspan_exit_open(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_dup")
 int fdspan_exit_dup(struct trace_event_raw_sys_exit *ctx)
 {
+	FDSPAN_ENTER(ctx);
 	if (ctx->ret >= 0)
 		fdspan_opened(ctx->ret, FDSPAN_HOW_DUP, false);
 	return 0;
@@ -44,6 +46,7 @@ int fdspan_exit_dup(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_dup2")
 int fdspan_exit_dup2(struct trace_event_raw_sys_exit *ctx)
 {
+	FDSPAN_ENTER(ctx);
 	struct pt_regs *regs = fdspan_syscall_regs();
 
 	if (ctx->ret >= 0 && (__s32)FDSPAN_ARG1(regs) != (__s32)FDSPAN_ARG2(regs))
@@ -54,6 +57,7 @@ int fdspan_exit_dup2(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_pidfd_getfd")
 int fdspan_exit_pidfd_getfd(struct trace_event_raw_sys_exit *ctx)
 {
+	FDSPAN_ENTER(ctx);
 	if (ctx->ret >= 0)
 		fdspan_opened(ctx->ret, FDSPAN_HOW_RECEIVED, false);
 	return 0;
@@ -65,6 +69,7 @@ int fdspan_exit_pidfd_getfd(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_fcntl")
 int fdspan_exit_fcntl(struct trace_event_raw_sys_exit *ctx)
 {
+	FDSPAN_ENTER(ctx);
 	if (ctx->ret < 0)
 		return 0;
 	__u32 command = FDSPAN_ARG2(fdspan_syscall_regs());
@@ -78,6 +83,7 @@ int fdspan_exit_fcntl(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_signalfd4")
 int fdspan_exit_signalfd(struct trace_event_raw_sys_exit *ctx)
 {
+	FDSPAN_ENTER(ctx);
 	if (ctx->ret >= 0 && (__s32)FDSPAN_ARG1(fdspan_syscall_regs()) == -1)
 		fdspan_opened(ctx->ret, FDSPAN_HOW_OPEN, false);
 	return 0;
@@ -87,6 +93,7 @@ int fdspan_exit_signalfd(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_landlock_create_ruleset")
 int fdspan_exit_landlock(struct trace_event_raw_sys_exit *ctx)
 {
+	FDSPAN_ENTER(ctx);
 	if (ctx->ret >= 0 && FDSPAN_ARG3(fdspan_syscall_regs()) == 0)
 		fdspan_opened(ctx->ret, FDSPAN_HOW_OPEN, false);
 	return 0;
@@ -98,6 +105,7 @@ int fdspan_exit_landlock(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_seccomp")
 int fdspan_exit_seccomp(struct trace_event_raw_sys_exit *ctx)
 {
+	FDSPAN_ENTER(ctx);
 	struct pt_regs *regs = fdspan_syscall_regs();
 
 	if (ctx->ret >= 0 && FDSPAN_ARG1(regs) == SECCOMP_SET_MODE_FILTER &&
@@ -117,6 +125,7 @@ int fdspan_exit_seccomp(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_bpf")
 int fdspan_exit_bpf(struct trace_event_raw_sys_exit *ctx)
 {
+	FDSPAN_ENTER(ctx);
 	if (ctx->ret < 0)
 		return 0;
 	__u64 command = (__u32)FDSPAN_ARG1(fdspan_syscall_regs());
@@ -139,6 +148,7 @@ static __always_inline void fdspan_opened_pair(unsigned long user)
 SEC("tracepoint/syscalls/sys_exit_pipe2")
 int fdspan_exit_pipe(struct trace_event_raw_sys_exit *ctx)
 {
+	FDSPAN_ENTER(ctx);
 	if (ctx->ret == 0)
 		fdspan_opened_pair(FDSPAN_ARG1(fdspan_syscall_regs()));
 	return 0;
@@ -147,6 +157,7 @@ int fdspan_exit_pipe(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_socketpair")
 int fdspan_exit_socketpair(struct trace_event_raw_sys_exit *ctx)
 {
+	FDSPAN_ENTER(ctx);
 	if (ctx->ret == 0)
 		fdspan_opened_pair(FDSPAN_ARG4(fdspan_syscall_regs()));
 	return 0;
@@ -158,6 +169,7 @@ int fdspan_exit_socketpair(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_clone")
 int fdspan_exit_clone(struct trace_event_raw_sys_exit *ctx)
 {
+	FDSPAN_ENTER(ctx);
 	struct pt_regs *regs = fdspan_syscall_regs();
 	__s32 fd;
 
@@ -170,6 +182,7 @@ int fdspan_exit_clone(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_clone3")
 int fdspan_exit_clone3(struct trace_event_raw_sys_exit *ctx)
 {
+	FDSPAN_ENTER(ctx);
 	__u64 arguments[2]; /* struct clone_args: flags, pidfd */
 	__s32 fd;
 
@@ -254,6 +267,7 @@ static __always_inline void fdspan_received_message(__u64 user_msghdr)
 SEC("tracepoint/syscalls/sys_exit_recvmsg")
 int fdspan_exit_recvmsg(struct trace_event_raw_sys_exit *ctx)
 {
+	FDSPAN_ENTER(ctx);
 	if (ctx->ret >= 0)
 		fdspan_received_message(FDSPAN_ARG2(fdspan_syscall_regs()));
 	return 0;
@@ -278,6 +292,7 @@ static long fdspan_received_mmsg(__u32 index, void *context)
 SEC("tracepoint/syscalls/sys_exit_recvmmsg")
 int fdspan_exit_recvmmsg(struct trace_event_raw_sys_exit *ctx)
 {
+	FDSPAN_ENTER(ctx);
 	if (ctx->ret <= 0)
 		return 0;
 	struct fdspan_messages messages = {.at = FDSPAN_ARG2(fdspan_syscall_regs()), .left = ctx->ret};
@@ -293,6 +308,7 @@ int fdspan_exit_recvmmsg(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_enter_close")
 int fdspan_enter_close(struct trace_event_raw_sys_enter *ctx)
 {
+	FDSPAN_ENTER(ctx);
 	fdspan_closing((__s32)ctx->args[0]);
 	return 0;
 }
@@ -304,6 +320,7 @@ int fdspan_enter_close(struct trace_event_raw_sys_enter *ctx)
 SEC("tracepoint/syscalls/sys_enter_dup2")
 int fdspan_enter_dup2(struct trace_event_raw_sys_enter *ctx)
 {
+	FDSPAN_ENTER(ctx);
 	__s32 from = ctx->args[0], onto = ctx->args[1];
 	struct task_struct *task = bpf_get_current_task_btf();
 
@@ -318,6 +335,7 @@ int fdspan_enter_dup2(struct trace_event_raw_sys_enter *ctx)
 SEC("tracepoint/syscalls/sys_enter_close_range")
 int fdspan_enter_close_range(struct trace_event_raw_sys_enter *ctx)
 {
+	FDSPAN_ENTER(ctx);
 	__u32 first = ctx->args[0], last = ctx->args[1], flags = ctx->args[2];
 	struct files_struct *files = bpf_get_current_task_btf()->files;
 
@@ -333,6 +351,7 @@ int fdspan_enter_close_range(struct trace_event_raw_sys_enter *ctx)
 SEC("tracepoint/syscalls/sys_enter_unshare")
 int fdspan_enter_unshare(struct trace_event_raw_sys_enter *ctx)
 {
+	FDSPAN_ENTER(ctx);
 	if (ctx->args[0] & CLONE_FILES)
 		fdspan_table_may_change();
 	return 0;
@@ -342,6 +361,7 @@ int fdspan_enter_unshare(struct trace_event_raw_sys_enter *ctx)
 SEC("tracepoint/syscalls/sys_exit_unshare")
 int fdspan_exit_unshare(struct trace_event_raw_sys_exit *ctx)
 {
+	FDSPAN_ENTER(ctx);
 	fdspan_table_changed(ctx->ret == 0);
 	return 0;
 }
@@ -351,6 +371,7 @@ int fdspan_exit_unshare(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_enter_execve")
 int fdspan_enter_exec(struct trace_event_raw_sys_enter *ctx)
 {
+	FDSPAN_ENTER(ctx);
 	fdspan_exec_begins();
 	return 0;
 }
@@ -358,6 +379,7 @@ int fdspan_enter_exec(struct trace_event_raw_sys_enter *ctx)
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(fdspan_fork, struct task_struct *parent, struct task_struct *child)
 {
+	FDSPAN_ENTER_UNCHECKED();
 	fdspan_forked(parent, child);
 	return 0;
 }
@@ -365,6 +387,7 @@ int BPF_PROG(fdspan_fork, struct task_struct *parent, struct task_struct *child)
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(fdspan_exec, struct task_struct *task, int old_tid)
 {
+	FDSPAN_ENTER_UNCHECKED();
 	fdspan_execed(task, old_tid);
 	return 0;
 }
@@ -373,6 +396,7 @@ int BPF_PROG(fdspan_exec, struct task_struct *task, int old_tid)
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(fdspan_exit, struct task_struct *task)
 {
+	FDSPAN_ENTER_UNCHECKED();
 	fdspan_exiting(task);
 	return 0;
 }
@@ -462,6 +486,7 @@ static __always_inline void fdspan_uring_completed(struct io_kiocb *request, __s
 SEC("tp_btf/io_uring_submit_req")
 int BPF_PROG(fdspan_uring_submit, struct io_kiocb *request)
 {
+	FDSPAN_ENTER_UNCHECKED();
 	fdspan_uring_submitted(request);
 	return 0;
 }
@@ -470,6 +495,7 @@ int BPF_PROG(fdspan_uring_submit, struct io_kiocb *request)
 SEC("tp_btf/io_uring_submit_sqe")
 int BPF_PROG(fdspan_uring_submit_sqe, struct io_kiocb *request)
 {
+	FDSPAN_ENTER_UNCHECKED();
 	fdspan_uring_submitted(request);
 	return 0;
 }
@@ -482,6 +508,7 @@ struct io_uring_cqe {
 SEC("tp_btf/io_uring_complete")
 int BPF_PROG(fdspan_uring_complete, void *ring, struct io_kiocb *request, struct io_uring_cqe *cqe)
 {
+	FDSPAN_ENTER_UNCHECKED();
 	fdspan_uring_completed(request, BPF_CORE_READ(cqe, res));
 	return 0;
 }
@@ -490,6 +517,7 @@ int BPF_PROG(fdspan_uring_complete, void *ring, struct io_kiocb *request, struct
 SEC("tp_btf/io_uring_complete")
 int BPF_PROG(fdspan_uring_complete_res, void *ring, struct io_kiocb *request, __u64 user_data, int res)
 {
+	FDSPAN_ENTER_UNCHECKED();
 	fdspan_uring_completed(request, res);
 	return 0;
 }

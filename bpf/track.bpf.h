@@ -23,6 +23,48 @@ struct {
 	__type(value, struct fdspan_pending);
 } pending SEC(".maps");
 
+/* hook_seen: by attach cookie, 1 when the hook fired in the process that checks (settings.check_pid). */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, FDSPAN_MAX_HOOKS);
+	__type(key, __u32);
+	__type(value, __u32);
+} hook_seen SEC(".maps");
+
+static __always_inline bool fdspan_tracking(void *ctx)
+{
+	struct fdspan_settings *with = fdspan_settings_get();
+
+	if (!with)
+		return false;
+	if (with->check_pid && with->check_pid == bpf_get_current_pid_tgid() >> 32) {
+		__u32 hook = bpf_get_attach_cookie(ctx);
+		__u32 *seen = bpf_map_lookup_elem(&hook_seen, &hook);
+
+		if (seen)
+			*seen = 1;
+	}
+	return with->tracking_since_ns != 0;
+}
+
+/*
+ * Every hook begins with this. Nothing is stamped before all hooks are attached: a begin whose end could not be seen yet
+ * would become evidence for the wrong file.
+ */
+#define FDSPAN_ENTER(ctx)                                                                                              \
+	do {                                                                                                           \
+		if (!fdspan_tracking(ctx))                                                                             \
+			return 0;                                                                                      \
+	} while (0)
+
+/* tp_btf programs have no attach cookie before 6.10 (kernel/trace/bpf_trace.c, tracing_prog_func_proto). */
+#define FDSPAN_ENTER_UNCHECKED()                                                                                       \
+	do {                                                                                                           \
+		struct fdspan_settings *__with = fdspan_settings_get();                                                \
+		if (!__with || !__with->tracking_since_ns)                                                             \
+			return 0;                                                                                      \
+	} while (0)
+
 /* ---- looking at a table ---- */
 
 static __always_inline __u64 fdspan_slot(struct files_struct *files, __s32 fd)

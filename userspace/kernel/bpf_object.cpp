@@ -1,0 +1,77 @@
+#include "kernel/bpf_object.hpp"
+
+#include <cstring>
+
+namespace fdspan {
+
+Result<Btf> load_kernel_btf() {
+    btf* const types = btf__load_vmlinux_btf();
+    if (types == nullptr) {
+        const int code = errno;
+        if (code == ENOENT || code == ESRCH) {
+            return fail(code, "this kernel has no BTF (built without CONFIG_DEBUG_INFO_BTF)");
+        }
+        return fail_errno(code, "read the kernel's BTF");
+    }
+    return Btf(types);
+}
+
+bool btf_has_function(const btf& types, const char* name) {
+    return btf__find_by_name_kind(&types, name, BTF_KIND_FUNC) > 0;
+}
+
+bool btf_has_tracepoint(const btf& types, const char* name) { return btf_tracepoint_arguments(types, name) >= 0; }
+
+int btf_tracepoint_arguments(const btf& types, const char* name) {
+    const std::string type_name = std::string("btf_trace_") + name;
+    const int id = btf__find_by_name_kind(&types, type_name.c_str(), BTF_KIND_TYPEDEF);
+    if (id < 0) return -1;
+    const btf_type* type = btf__type_by_id(&types, static_cast<__u32>(id));
+    if (type == nullptr) return -1;
+    type = btf__type_by_id(&types, type->type);  // pointer
+    if (type == nullptr || !btf_is_ptr(type)) return -1;
+    type = btf__type_by_id(&types, type->type);  // function prototype
+    if (type == nullptr || !btf_is_func_proto(type)) return -1;
+    return static_cast<int>(btf_vlen(type)) - 1;
+}
+
+Result<BpfObject> open_bpf_object(const void* bytes, std::size_t size, const char* name) {
+    LIBBPF_OPTS(bpf_object_open_opts, options, .object_name = name);
+    bpf_object* const object = bpf_object__open_mem(bytes, size, &options);
+    if (object == nullptr) return fail_errno(errno, std::string("open BPF object ") + name);
+    return BpfObject(object);
+}
+
+Result<void> set_constant(bpf_object& object, const char* variable, bool value) {
+    const btf* const types = bpf_object__btf(&object);
+    const int section = btf__find_by_name_kind(types, ".rodata", BTF_KIND_DATASEC);
+    if (section < 0) return fail(ENOENT, std::string("BPF object without constants, wanted ") + variable);
+    const btf_type* const type = btf__type_by_id(types, static_cast<__u32>(section));
+    const btf_var_secinfo* const variables = btf_var_secinfos(type);
+    for (int i = 0; i < btf_vlen(type); ++i) {
+        const btf_type* const candidate = btf__type_by_id(types, variables[i].type);
+        if (std::strcmp(btf__name_by_offset(types, candidate->name_off), variable) != 0) continue;
+        bpf_map* map = nullptr;
+        bpf_object__for_each_map(map, &object) {
+            if (std::strstr(bpf_map__name(map), ".rodata") == nullptr) continue;
+            std::size_t bytes = 0;
+            auto* const data = static_cast<unsigned char*>(const_cast<void*>(bpf_map__initial_value(map, &bytes)));
+            if (data == nullptr || variables[i].offset >= bytes) continue;
+            data[variables[i].offset] = value ? 1 : 0;
+            return {};
+        }
+    }
+    return fail(ENOENT, std::string("BPF object without the constant ") + variable);
+}
+
+Result<void> set_compat_constants(bpf_object& object, const btf& types) {
+    return set_constant(object, "fdspan_have_rdonly_cast", btf_has_function(types, "bpf_rdonly_cast"));
+}
+
+Result<bpf_map*> find_map(bpf_object& object, const char* name) {
+    bpf_map* const map = bpf_object__find_map_by_name(&object, name);
+    if (map == nullptr) return fail(ENOENT, std::string("BPF object without the map ") + name);
+    return map;
+}
+
+}  // namespace fdspan

@@ -1,0 +1,51 @@
+// What every user of BPF objects here shares: loading from memory, settings before load, and questions to the kernel's BTF.
+#pragma once
+
+#include <bpf/bpf.h>
+#include <bpf/btf.h>
+#include <bpf/libbpf.h>
+
+#include <memory>
+#include <string>
+
+#include "base/result.hpp"
+
+namespace fdspan {
+
+struct BpfObjectDeleter {
+    void operator()(bpf_object* object) const { bpf_object__close(object); }
+};
+using BpfObject = std::unique_ptr<bpf_object, BpfObjectDeleter>;
+
+struct BpfLinkDeleter {
+    void operator()(bpf_link* link) const { bpf_link__destroy(link); }
+};
+using BpfLink = std::unique_ptr<bpf_link, BpfLinkDeleter>;
+
+struct BtfDeleter {
+    void operator()(btf* data) const { btf__free(data); }
+};
+using Btf = std::unique_ptr<btf, BtfDeleter>;
+
+// The running kernel's types. ENOENT: the kernel has no BTF (CONFIG_DEBUG_INFO_BTF).
+[[nodiscard]] Result<Btf> load_kernel_btf();
+
+[[nodiscard]] bool btf_has_function(const btf& types, const char* name);
+// A tracepoint that tp_btf programs can attach to: its typedef btf_trace_NAME.
+[[nodiscard]] bool btf_has_tracepoint(const btf& types, const char* name);
+// Number of arguments of that tracepoint, the leading context not counted; -1 when there is none.
+[[nodiscard]] int btf_tracepoint_arguments(const btf& types, const char* name);
+
+// Parses an embedded object. Nothing is loaded into the kernel yet.
+[[nodiscard]] Result<BpfObject> open_bpf_object(const void* bytes, std::size_t size, const char* name);
+
+// Sets a `const volatile bool` of the object before load.
+[[nodiscard]] Result<void> set_constant(bpf_object& object, const char* variable, bool value);
+
+// Sets what compat.bpf.h asks for, from what BTF says. Call before load on every object that includes compat.bpf.h.
+[[nodiscard]] Result<void> set_compat_constants(bpf_object& object, const btf& types);
+
+// The map of that name; every object here is built with the maps it is asked for.
+[[nodiscard]] Result<bpf_map*> find_map(bpf_object& object, const char* name);
+
+}  // namespace fdspan
