@@ -1,0 +1,64 @@
+// Mounts: which file system a mount id belongs to, and whether looking a path up may wait for somebody.
+// Owned by one snapshot read; not thread-safe. Reads each mount table (mount namespace and root directory) once, on demand.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "base/reference.hpp"
+
+namespace fdspan::procfs {
+
+// What is known of a file system by its type.
+struct FsTraits {
+    bool local = false;  // a lookup in it waits for nobody but this kernel and its disks
+    bool birth = false;  // stx_btime is when the file was made, by this kernel's clock, on every file of it
+};
+[[nodiscard]] FsTraits fs_traits(std::string_view type);
+
+struct Mount {
+    std::int32_t id = -1;
+    DeviceNumber dev;
+    FsTraits traits;
+    std::string point;
+};
+
+class MountTable {
+public:
+    // Takes the text of a mountinfo; returns the number of lines that were not understood.
+    std::uint64_t parse(std::string_view mountinfo);
+    [[nodiscard]] const std::vector<Mount>& mounts() const { return mounts_; }
+    // Every file system that a walk from the root to `path` may touch is local.
+    [[nodiscard]] bool walk_is_local(std::string_view path) const;
+
+private:
+    std::vector<Mount> mounts_;
+};
+
+class Mounts {
+public:
+    struct Key {
+        std::uint64_t ns_ino = 0;
+        std::uint64_t root_ino = 0;
+        std::uint64_t root_mnt = 0;
+        friend bool operator==(const Key&, const Key&) = default;
+    };
+    [[nodiscard]] const MountTable* find(const Key& key) const;
+    const MountTable& add(const Key& key, MountTable table);
+    // Mount ids are unique on the whole machine, whatever the namespace. Null: in none of the tables added.
+    [[nodiscard]] const Mount* find_mount(std::int32_t mnt_id) const;
+
+private:
+    struct KeyHash {
+        std::size_t operator()(const Key& key) const {
+            return std::hash<std::uint64_t>{}(key.ns_ino * 31 + key.root_ino * 17 + key.root_mnt);
+        }
+    };
+    std::unordered_map<Key, MountTable, KeyHash> tables_;
+    std::unordered_map<std::int32_t, Mount> by_id_;
+};
+
+}  // namespace fdspan::procfs
