@@ -1,0 +1,536 @@
+// fdspan ls: decide what to print, read no more than that needs, filter, sort, print.
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <numeric>
+#include <unordered_set>
+
+#include <spdlog/spdlog.h>
+
+#include "api/snapshot.hpp"
+#include "columns.hpp"
+#include "duration.hpp"
+#include "filter.hpp"
+#include "options.hpp"
+#include "text.hpp"
+
+namespace fdspan::cli {
+namespace {
+
+constexpr std::string_view default_columns[] = {"AGE", "PID", "COMM", "USER", "FD", "TYPE", "SIZE", "NAME"};
+constexpr std::uint8_t every_kind = 0x1f;
+
+constexpr std::uint8_t bit(RefKind kind) { return static_cast<std::uint8_t>(1U << static_cast<unsigned>(kind)); }
+
+struct LsOptions {
+    std::vector<PathFilter> paths;
+    ProcessFilter processes;
+    TypeFilter types;
+    std::uint8_t kinds = 0;  // 0: not said
+    std::vector<std::int32_t> fds;
+    std::optional<std::uint64_t> older_than_ns;
+    std::optional<std::uint64_t> newer_than_ns;
+    std::optional<std::uint64_t> limit;
+    bool deleted = false;
+    bool all = false;
+    bool reverse = false;
+    bool json = false;
+    bool headings = true;
+    bool human_sizes = false;
+    bool list_columns = false;
+    std::string column_list;  // empty: the default
+    const Column* sort = nullptr;
+    Backend backend = Backend::automatic;
+    ColorMode color = ColorMode::automatic;
+};
+
+void define_options(CLI::App& app, LsOptions& options, std::vector<std::string>& paths) {
+    app.add_option("PATH", paths, "Files by identity and name, directories with all below them, or a deleted file's former name")
+        ->type_name("");
+    add_repeated(app, "-p,--pid", "PID", "Only these processes (repeatable, comma lists)",
+                 [&](const std::string& text) { return parse_pids(text, options.processes.pids); });
+    add_repeated(app, "-c,--comm", "NAME", "Only commands of this name (shell pattern)", [&](const std::string& text) -> Result<void> {
+        if (text.empty()) return fail(EINVAL, "the name is empty");
+        options.processes.comms.push_back(text);
+        return {};
+    });
+    add_repeated(app, "-u,--user", "USER", "Only processes of this user, by name or uid",
+                 [&](const std::string& text) { return options.processes.add_user(text); });
+    add_repeated(app, "-d,--fd", "FD", "Only these descriptor numbers", [&](const std::string& text) {
+        return for_each_part(text, [&](std::string_view part) -> Result<void> {
+            const Result<std::uint64_t> fd = parse_count(part, 0, std::numeric_limits<std::int32_t>::max());
+            if (!fd) return fail(EINVAL, "\"" + escape(part) + "\" is not a descriptor number");
+            options.fds.push_back(static_cast<std::int32_t>(*fd));
+            return {};
+        });
+    });
+    add_value(app, "--older-than", "DUR", "Only what has certainly been open longer, as 90s, 5m, 3h, 1h30m, 2d",
+              [&](const std::string& text) -> Result<void> {
+                  const Result<std::uint64_t> parsed = parse_duration_ns(text);
+                  if (!parsed) return tl::unexpected(parsed.error());
+                  options.older_than_ns = *parsed;
+                  return {};
+              });
+    add_value(app, "--newer-than", "DUR", "Only what has certainly been open for less", [&](const std::string& text) -> Result<void> {
+        const Result<std::uint64_t> parsed = parse_duration_ns(text);
+        if (!parsed) return tl::unexpected(parsed.error());
+        options.newer_than_ns = *parsed;
+        return {};
+    });
+    app.add_flag("--deleted", options.deleted, "Only files whose last link is gone");
+    add_repeated(app, "--type", "TYPE", "REG, DIR, CHR, BLK, FIFO, SOCK, LNK, ANON, or a class such as eventpoll",
+                 [&](const std::string& text) {
+                     return for_each_part(text, [&](std::string_view part) { return options.types.add(part); });
+                 });
+    add_repeated(app, "--ref", "KIND", "fd, mem, exe, cwd, root", [&](const std::string& text) {
+        return for_each_part(text, [&](std::string_view part) -> Result<void> {
+            const std::optional<RefKind> kind = parse_ref_kind(part);
+            if (!kind) return fail(EINVAL, "\"" + escape(part) + "\" is none of fd, mem, exe, cwd, root");
+            options.kinds |= bit(*kind);
+            return {};
+        });
+    });
+    app.add_flag("-a,--all", options.all, "Every kind of reference; without it tables show descriptors only, unless PATH, --deleted or --ref asks");
+    add_value(app, "-o,--output", "LIST", "Columns to show; +LIST adds to the default", [&](const std::string& text) -> Result<void> {
+        const Result<std::vector<const Column*>> chosen = select_columns(text, default_columns);
+        if (!chosen) return tl::unexpected(chosen.error());
+        options.column_list = text;
+        return {};
+    });
+    app.add_flag("--list-columns", options.list_columns, "List the columns that -o and --sort know");
+    add_value(app, "--sort", "COLUMN", "Sort by this column [AGE, oldest first; PID where no times are read]",
+              [&](const std::string& text) -> Result<void> {
+                  options.sort = find_column(text);
+                  if (options.sort == nullptr) {
+                      return fail(EINVAL, "there is no column \"" + escape(text) + "\"; see fdspan ls --list-columns");
+                  }
+                  return {};
+              });
+    app.add_flag("-r,--reverse", options.reverse, "Turn the order around");
+    add_value(app, "--limit", "N", "Show the first N only", [&](const std::string& text) -> Result<void> {
+        const Result<std::uint64_t> parsed = parse_count(text, 1, std::numeric_limits<std::int64_t>::max());
+        if (!parsed) return tl::unexpected(parsed.error());
+        options.limit = *parsed;
+        return {};
+    });
+    app.add_flag("-J,--json", options.json, "One JSON document; every kind of reference, every key unless -o selects");
+    app.add_flag("!-n,!--noheadings,!--no-headings", options.headings, "No heading line");
+    app.add_flag("--human", options.human_sizes, "Sizes as 1.5K, 20M");
+    add_backend(app, options.backend);
+    add_color(app, options.color);
+}
+
+int list_columns(bool json, Output& output) {
+    std::string& out = output.buffer();
+    if (json) out += "[\n";
+    bool first = true;
+    for (const Column& column : all_columns()) {
+        if (json) {
+            out += first ? "{" : ",\n{";
+            append_json_text(out, "name", column.name);
+            append_json_text(out, "help", column.help);
+            append_json_text(out, "json_keys", column.json_keys);
+            append_json_text(out, "json_type", column.json_type);
+            out.back() = '}';
+        } else {
+            out += std::string(column.name) + std::string(13 - column.name.size(), ' ') + std::string(column.help) + '\n';
+        }
+        first = false;
+    }
+    if (json) out += "\n]\n";
+    return output.finish(exit_done);
+}
+
+// The chosen rows of one snapshot, in order, with what the cells need.
+class Listing {
+public:
+    Listing(const LsOptions& options, const SnapshotAnswer& answer, std::vector<const Column*> columns)
+        : options_(options), answer_(answer), columns_(std::move(columns)), clock_(WallClock::now()) {}
+
+    // Returns which PATH arguments matched.
+    std::vector<bool> choose();
+    void collapse_mappings();
+    void sort(const Column* by);
+    void limit() {
+        if (options_.limit && rows_.size() > *options_.limit) rows_.resize(*options_.limit);
+    }
+
+    [[nodiscard]] bool empty() const { return rows_.empty(); }
+    // Left out by --older-than or --newer-than only because nobody saw them being opened.
+    [[nodiscard]] std::uint64_t undecided() const { return undecided_; }
+
+    void print_json(Output& output, bool complete, std::uint64_t unreadable);
+    void print_table(Output& output);
+
+private:
+    [[nodiscard]] RowContext context(std::uint32_t index) {
+        const Snapshot& snapshot = answer_.snapshot;
+        const Reference& reference = snapshot.references[index];
+        return {&snapshot.strings, &snapshot.processes[reference.process], &reference, snapshot.began_ns, snapshot.ended_ns, &clock_, &users_,
+                options_.human_sizes};
+    }
+    [[nodiscard]] bool has_right_age(const Reference& reference);
+    [[nodiscard]] std::string cell(const Column& column, std::uint32_t index) {
+        std::string text;
+        column.text(text, context(index));
+        return text.empty() ? std::string("-") : text;
+    }
+    [[nodiscard]] std::vector<std::size_t> fit_widths(const std::vector<std::size_t>& wanted, std::size_t available) const;
+
+    const LsOptions& options_;
+    const SnapshotAnswer& answer_;
+    std::vector<const Column*> columns_;
+    WallClockText clock_;
+    UserNames users_;
+    std::vector<std::uint32_t> rows_;  // indexes into Snapshot::references
+    std::uint64_t undecided_ = 0;
+};
+
+bool Listing::has_right_age(const Reference& reference) {
+    if (!options_.older_than_ns && !options_.newer_than_ns) return true;
+    const std::optional<AgeRange> age = age_at(age_moment(reference), answer_.snapshot.ended_ns);
+    constexpr std::uint64_t unlimited = std::numeric_limits<std::uint64_t>::max();
+    const std::uint64_t least = age ? age->min_ns : 0;
+    const std::uint64_t most = age ? age->max_ns.value_or(unlimited) : unlimited;
+    const bool certain = (!options_.older_than_ns || least >= *options_.older_than_ns) &&
+                         (!options_.newer_than_ns || most < *options_.newer_than_ns);
+    const bool possible = (!options_.older_than_ns || most >= *options_.older_than_ns) &&
+                          (!options_.newer_than_ns || least < *options_.newer_than_ns);
+    if (!certain && possible) ++undecided_;
+    return certain;
+}
+
+std::vector<bool> Listing::choose() {
+    const Snapshot& snapshot = answer_.snapshot;
+    std::vector<bool> path_matched(options_.paths.size(), false);
+    std::vector<bool> process_matches(snapshot.processes.size());
+    for (std::size_t index = 0; index < snapshot.processes.size(); ++index) {
+        const Process& process = snapshot.processes[index];
+        process_matches[index] = options_.processes.matches(process, snapshot.text(process.comm));
+    }
+    for (std::uint32_t index = 0; index < snapshot.references.size(); ++index) {
+        const Reference& reference = snapshot.references[index];
+        if (!process_matches[reference.process]) continue;
+        if (!options_.fds.empty() && std::find(options_.fds.begin(), options_.fds.end(), reference.fd) == options_.fds.end()) continue;
+        if (!options_.types.matches(reference.type, snapshot.text(reference.type_name))) continue;
+        if (options_.deleted && reference.name != NameState::deleted) continue;
+        if (!options_.paths.empty()) {
+            bool matched = false;
+            for (std::size_t path = 0; path < options_.paths.size(); ++path) {
+                if (!options_.paths[path].matches(reference, snapshot.text(reference.path))) continue;
+                path_matched[path] = true;
+                matched = true;
+            }
+            if (!matched) continue;
+        }
+        if (!has_right_age(reference)) continue;
+        rows_.push_back(index);
+    }
+    return path_matched;
+}
+
+// A library is mapped in four or five pieces; for people that is one use of one file.
+void Listing::collapse_mappings() {
+    const Snapshot& snapshot = answer_.snapshot;
+    struct Use {
+        std::uint32_t process;
+        StringId path;
+        std::uint64_t ino;
+        bool operator==(const Use&) const = default;
+    };
+    struct Hash {
+        std::size_t operator()(const Use& use) const {
+            return std::hash<std::uint64_t>()(((std::uint64_t{use.process} << 32U) | use.path) * 0x9e3779b97f4a7c15U ^ use.ino);
+        }
+    };
+    std::unordered_set<Use, Hash> seen;
+    std::erase_if(rows_, [&](std::uint32_t index) {
+        const Reference& reference = snapshot.references[index];
+        return reference.ref == RefKind::mem && !seen.insert({reference.process, reference.path, reference.ino}).second;
+    });
+}
+
+void Listing::sort(const Column* by) {
+    struct Key {
+        std::uint64_t number;
+        std::uint64_t second;
+        std::string text;
+        pid_t pid;
+        std::uint64_t place;
+        std::uint32_t index;
+    };
+    const Column* const fd_column = find_column("FD");
+    const bool by_opened = by->name == "FD_AGE" || by->name == "OPENED";
+    const bool by_moment = by_opened || by->name == "AGE";
+    std::vector<Key> keys;
+    keys.reserve(rows_.size());
+    for (const std::uint32_t index : rows_) {
+        const RowContext row = context(index);
+        Key key{0, 0, {}, row.process->pid, fd_column->number(row).value_or(0), index};
+        if (by->number != nullptr) {
+            key.number = by->number(row).value_or(std::numeric_limits<std::uint64_t>::max());
+            // Among equally certain ages the one that may be the oldest comes first.
+            if (by_moment) key.second = by_opened ? row.reference->opened.earliest_ns : age_moment(*row.reference).earliest_ns;
+        } else {
+            by->text(key.text, row);
+        }
+        keys.push_back(std::move(key));
+    }
+    std::stable_sort(keys.begin(), keys.end(), [](const Key& a, const Key& b) {
+        return std::tie(a.number, a.second, a.text, a.pid, a.place) < std::tie(b.number, b.second, b.text, b.pid, b.place);
+    });
+    if (options_.reverse) std::reverse(keys.begin(), keys.end());
+    std::transform(keys.begin(), keys.end(), rows_.begin(), [](const Key& key) { return key.index; });
+}
+
+void Listing::print_json(Output& output, bool complete, std::uint64_t unreadable) {
+    const Snapshot& snapshot = answer_.snapshot;
+    std::string& out = output.buffer();
+    out += "{\"schema\":1,";
+    append_json_text(out, "backend", to_string(answer_.backend));
+    out += answer_.armed ? "\"armed\":true," : "\"armed\":false,";
+    append_json_text(out, "source", snapshot.source);
+    out += complete ? "\"complete\":true,\"gaps\":{" : "\"complete\":false,\"gaps\":{";
+    const auto gap = [&out](std::string_view name, std::uint64_t count) {
+        out += '"';
+        out += name;
+        out += "\":";
+        append_number(out, static_cast<unsigned long long>(count));
+        out += ',';
+    };
+    gap("unreadable_processes", unreadable);
+    gap("vanished_processes", snapshot.gaps.vanished_processes);
+    gap("missing_pids", snapshot.gaps.missing_pids);
+    gap("truncated_paths", snapshot.gaps.truncated_paths);
+    gap("unparsed_lines", snapshot.gaps.unparsed_lines);
+    gap("unstatable_references", snapshot.gaps.unstatable_references);
+    out.back() = '}';
+    out += ",\"began\":";
+    clock_.append_json(out, Interval::exact(snapshot.began_ns));
+    out += ",\"ended\":";
+    clock_.append_json(out, Interval::exact(snapshot.ended_ns));
+    out += ",\"references\":[";
+    bool first = true;
+    for (const std::uint32_t index : rows_) {
+        out += first ? "\n" : ",\n";
+        first = false;
+        append_reference_json(out, context(index), columns_);
+        output.written();
+        if (output.broken()) return;
+    }
+    out += first ? "]}\n" : "\n]}\n";
+}
+
+// Takes from the widest column that may shrink, until all fit; none becomes narrower than its least.
+std::vector<std::size_t> Listing::fit_widths(const std::vector<std::size_t>& wanted, std::size_t available) const {
+    constexpr std::size_t least_width = 8;
+    std::vector<std::size_t> widths = wanted;
+    std::size_t total = std::accumulate(widths.begin(), widths.end(), widths.size() - 1);
+    while (total > available) {
+        std::size_t widest = widths.size();
+        for (std::size_t at = 0; at < widths.size(); ++at) {
+            if (columns_[at]->shrink == Shrink::never || widths[at] <= least_width) continue;
+            if (widest == widths.size() || widths[at] > widths[widest]) widest = at;
+        }
+        if (widest == widths.size()) break;
+        --widths[widest];
+        --total;
+    }
+    return widths;
+}
+
+void Listing::print_table(Output& output) {
+    const bool terminal = stdout_is_terminal();
+    const Palette color = make_palette(options_.color);
+    // First pass: widths. Cells are made twice rather than kept: a table of a million rows has to fit in memory.
+    std::vector<std::size_t> widths;
+    for (const Column* column : columns_) widths.push_back(options_.headings ? column->name.size() : 1);
+    for (const std::uint32_t index : rows_) {
+        for (std::size_t at = 0; at < columns_.size(); ++at) {
+            widths[at] = std::max(widths[at], display_width(cell(*columns_[at], index)));
+        }
+    }
+    const std::size_t line_width = terminal ? terminal_width() : std::numeric_limits<std::size_t>::max();
+    if (terminal) widths = fit_widths(widths, line_width);
+
+    std::string& out = output.buffer();
+    const auto print_line = [&](const std::function<std::string(const Column&)>& text_of, const std::function<std::string_view(const Column&)>& style_of) {
+        std::size_t used = 0;
+        for (std::size_t at = 0; at < columns_.size(); ++at) {
+            const Column& column = *columns_[at];
+            const bool last = at + 1 == columns_.size();
+            std::string text = text_of(column);
+            if (terminal && column.shrink != Shrink::never) {
+                text = column.shrink == Shrink::middle ? shorten_middle(text, widths[at]) : shorten_end(text, widths[at]);
+            }
+            if (at > 0) {
+                if (used + 1 >= line_width) break;  // narrower than the columns that can't shrink
+                out += ' ';
+                ++used;
+            }
+            const std::size_t room = line_width - used;
+            if (terminal) text = shorten_end(text, room);
+            const std::size_t text_width = display_width(text);
+            const std::size_t padding = std::min(widths[at] - std::min(widths[at], text_width), room - text_width);
+            if (column.align == Align::right) out.append(padding, ' ');
+            const std::string_view style = style_of(column);
+            out += style;
+            out += text;
+            if (!style.empty()) out += color.reset;
+            if (column.align == Align::left && !last) out.append(padding, ' ');
+            used += text_width + padding;
+        }
+        out += '\n';
+        output.written();
+    };
+    if (options_.headings) {
+        print_line([](const Column& column) { return std::string(column.name); }, [&](const Column&) { return color.bold; });
+    }
+    for (const std::uint32_t index : rows_) {
+        const Reference& reference = answer_.snapshot.references[index];
+        print_line([&](const Column& column) { return cell(column, index); },
+                   [&](const Column& column) -> std::string_view {
+                       if (column.name == "NAME" && reference.name == NameState::deleted) return color.red;
+                       if (column.name == "AGE" && !age_moment(reference).is_exact()) return color.dim;
+                       return {};
+                   });
+        if (output.broken()) return;
+    }
+}
+
+std::string plural(std::uint64_t count, std::string_view one, std::string_view many) {
+    return std::to_string(count) + " " + std::string(count == 1 ? one : many);
+}
+
+// What keeps the answer from being complete, each a part of one sentence.
+std::vector<std::string> describe_gaps(const SnapshotAnswer& answer, const LsOptions& options, std::uint64_t unreadable) {
+    const SnapshotGaps& gaps = answer.snapshot.gaps;
+    std::vector<std::string> parts;
+    if (unreadable > 0) {
+        parts.push_back(plural(unreadable, "process", "processes") +
+                        " could not be read (permission denied); root or CAP_SYS_PTRACE may help");
+    }
+    if (gaps.missing_pids > 0) {
+        std::string missing;
+        for (const pid_t pid : options.processes.pids) {
+            const auto& processes = answer.snapshot.processes;
+            const bool there = std::any_of(processes.begin(), processes.end(), [pid](const Process& process) { return process.pid == pid; });
+            if (!there) missing += (missing.empty() ? "" : ", ") + std::to_string(pid);
+        }
+        parts.push_back("no process has pid " + (missing.empty() ? std::to_string(gaps.missing_pids) : missing));
+    }
+    if (gaps.truncated_paths > 0) parts.push_back(plural(gaps.truncated_paths, "path was", "paths were") + " too long and cut");
+    if (gaps.unparsed_lines > 0) parts.push_back(plural(gaps.unparsed_lines, "line", "lines") + " of /proc could not be understood");
+    return parts;
+}
+
+int list(const LsOptions& options, Output& output) {
+    // What to print decides what to read.
+    std::vector<const Column*> columns;
+    if (!options.column_list.empty()) {
+        columns = *select_columns(options.column_list, default_columns);
+        if (options.json) std::erase_if(columns, [](const Column* column) { return column->json == nullptr; });
+    } else if (options.json) {
+        for (const Column& column : all_columns()) {
+            if (column.json != nullptr) columns.push_back(&column);
+        }
+    } else {
+        for (const std::string_view name : default_columns) columns.push_back(find_column(name));
+    }
+    if (columns.empty()) return usage_error("none of these columns has a JSON key; see fdspan ls --list-columns --json");
+
+    SnapshotRequest request;
+    request.fields = 0;
+    for (const Column* column : columns) request.fields |= column->fields;
+    const Column* const sort = options.sort != nullptr ? options.sort : find_column((request.fields & field_times) != 0 ? "AGE" : "PID");
+    request.fields |= sort->fields;
+    if (!options.paths.empty()) request.fields |= field_path | field_stat;
+    if (options.deleted || !options.types.empty()) request.fields |= field_stat | field_path;
+    if (options.older_than_ns || options.newer_than_ns) request.fields |= field_times;
+    request.pids = options.processes.pids;
+    request.deleted_only = options.deleted;
+    const bool wide = options.json || options.all || options.deleted || !options.paths.empty();
+    request.kinds = options.kinds != 0 ? options.kinds : wide ? every_kind : bit(RefKind::fd);
+    if (!options.fds.empty()) request.kinds &= bit(RefKind::fd);
+    if (request.kinds == 0) return usage_error("--fd asks for descriptors, --ref for none of them");
+    // Mappings are told apart by file to be shown once each.
+    const bool collapse = !options.json && std::find(columns.begin(), columns.end(), find_column("MAP")) == columns.end();
+    if (collapse && request.wants(RefKind::mem)) request.fields |= field_path;
+
+    const Result<SnapshotAnswer> answer = take_snapshot(request, options.backend);
+    if (!answer) return usage_error(answer.error().message);
+    const Snapshot& snapshot = answer->snapshot;
+
+    std::uint64_t unreadable = 0;
+    for (const Process& process : snapshot.processes) {
+        if (process.unreadable && options.processes.matches(process, snapshot.text(process.comm))) ++unreadable;
+    }
+
+    Listing listing(options, *answer, std::move(columns));
+    const std::vector<bool> path_matched = listing.choose();
+    if (collapse) listing.collapse_mappings();
+    listing.sort(sort);
+    listing.limit();
+
+    std::vector<std::string> gaps = describe_gaps(*answer, options, unreadable);
+    const bool complete = gaps.empty() && !answer->lossy;
+    if (options.json) {
+        listing.print_json(output, complete, unreadable);
+    } else if (!listing.empty()) {
+        listing.print_table(output);
+    }
+    output.flush();
+    if (output.broken()) return output.finish(exit_done);
+
+    for (const std::string& warning : answer->warnings) spdlog::warn("{}", warning);
+    if (listing.undecided() > 0) {
+        spdlog::info("{} may match too, but nobody saw when they were opened; fdspan arm makes it exact for what is opened from then on",
+                     plural(listing.undecided(), "reference", "references"));
+    }
+    std::string gap_text;
+    for (const std::string& gap : gaps) gap_text += (gap_text.empty() ? "" : "; ") + gap;
+    if (!listing.empty()) {
+        for (std::size_t index = 0; index < options.paths.size(); ++index) {
+            if (path_matched[index] || options.paths[index].exists()) continue;
+            spdlog::warn("{}: does not exist, and no deleted file of that name is held", escape(options.paths[index].argument()));
+        }
+        if (!gap_text.empty()) spdlog::warn("incomplete: {}", gap_text);
+        return output.finish(complete ? exit_done : exit_incomplete);
+    }
+    // One line: what was looked for, and whether the answer "nothing" can be trusted.
+    std::string nothing = "nothing matched";
+    if (options.paths.size() == 1 && !options.paths.front().exists()) {
+        nothing = escape(options.paths.front().argument()) + ": does not exist, and no deleted file of that name is held";
+    }
+    if (!gap_text.empty()) nothing += "; " + gap_text;
+    spdlog::warn("{}", nothing);
+    // A process that was asked for and can't be read is not "nothing".
+    const bool asked_unreadable = unreadable > 0 && !options.processes.empty();
+    return output.finish(asked_unreadable ? exit_incomplete : exit_nothing_matched);
+}
+
+}  // namespace
+
+int run_ls(std::vector<std::string> arguments, Output& output) {
+    LsOptions options;
+    std::vector<std::string> paths;
+    CLI::App app("List the open references of this machine with their ages, oldest first.", "fdspan ls");
+    app.footer(
+        "Ages are of the open file description, counted to the end of the snapshot: \"3h\" is exact, \">= 3h\" and \"3h..5h\" are\n"
+        "bounds that contain the truth. Sorting and --older-than go by what is certain.\n"
+        "Exit codes: 0 done, 1 nothing matched, 2 usage or runtime error, 3 done but incomplete (stderr says what is missing).");
+    define_options(app, options, paths);
+    if (const std::optional<int> done = parse_arguments(app, std::move(arguments), output)) return *done;
+    if (options.list_columns) return list_columns(options.json, output);
+    if (options.json && options.human_sizes) return usage_error("--human has no meaning with --json, whose numbers are bytes");
+    if (options.json && !options.headings) return usage_error("--noheadings has no meaning with --json");
+    if (options.json && options.color == ColorMode::always) return usage_error("--color=always has no meaning with --json");
+    for (const std::string& path : paths) {
+        Result<PathFilter> filter = PathFilter::create(path);
+        if (!filter) return usage_error(filter.error().message);
+        options.paths.push_back(std::move(*filter));
+    }
+    return list(options, output);
+}
+
+}  // namespace fdspan::cli

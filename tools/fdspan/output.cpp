@@ -1,0 +1,66 @@
+#include "output.hpp"
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <system_error>
+
+#include <spdlog/spdlog.h>
+
+namespace fdspan::cli {
+
+void Output::flush() {
+    std::size_t at = 0;
+    while (error_ == 0 && at < buffer_.size()) {
+        const ssize_t count = ::write(STDOUT_FILENO, buffer_.data() + at, buffer_.size() - at);
+        if (count >= 0) {
+            at += static_cast<std::size_t>(count);
+        } else if (errno != EINTR) {
+            error_ = errno;
+        }
+    }
+    buffer_.clear();
+}
+
+int Output::finish(int code) {
+    flush();
+    if (error_ == 0) return code;
+    if (error_ == EPIPE) return exit_done;
+    spdlog::error("cannot write to standard output: {}", std::generic_category().message(error_));
+    return exit_error;
+}
+
+bool stdout_is_terminal() { return ::isatty(STDOUT_FILENO) == 1; }
+
+std::size_t terminal_width() {
+    winsize size{};
+    if (::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
+    return 80;
+}
+
+Palette make_palette(ColorMode mode) {
+    if (mode == ColorMode::automatic) {
+        // https://no-color.org: present and not empty, whatever its value.
+        const char* const no_color = std::getenv("NO_COLOR");
+        const char* const term = std::getenv("TERM");
+        const bool wanted = stdout_is_terminal() && (no_color == nullptr || *no_color == '\0') && term != nullptr &&
+                            std::string_view(term) != "dumb" && *term != '\0';
+        mode = wanted ? ColorMode::always : ColorMode::never;
+    }
+    if (mode == ColorMode::never) return {};
+    return {"\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[0m"};
+}
+
+void secure_standard_descriptors() {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd) {
+        if (::fcntl(fd, F_GETFD) >= 0 || errno != EBADF) continue;
+        // Lowest free number first, so it becomes `fd`. Read-only for 1: a write must still fail.
+        const int opened = ::open("/dev/null", fd == STDERR_FILENO ? O_RDWR : O_RDONLY);
+        if (opened >= 0 && opened != fd) ::close(opened);
+    }
+}
+
+}  // namespace fdspan::cli

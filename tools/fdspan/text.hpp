@@ -1,0 +1,37 @@
+// Names from the system are data: what happens to their bytes before they reach a terminal, a pipe or a JSON document.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+namespace fdspan::cli {
+
+[[nodiscard]] bool is_valid_utf8(std::string_view bytes);
+
+// For tables and messages: one line, harmless on a terminal, and reversible. A backslash becomes \\, newline \n, tab \t, other
+// control characters (C0, DEL, C1), bidirectional overrides and line separators, and invalid UTF-8 become \xNN per byte.
+[[nodiscard]] std::string escape(std::string_view bytes);
+
+// The same for a path to which the mark " (deleted)" may be added: a name that really ends so keeps apart by "\x20(deleted)".
+[[nodiscard]] std::string escape_path(std::string_view path);
+
+// Terminal columns of text that escape() made.
+[[nodiscard]] std::size_t display_width(std::string_view text);
+
+// Cuts text that escape() made to `width` columns, with … where something is missing: at the end, or in the middle (paths).
+[[nodiscard]] std::string shorten_end(std::string_view text, std::size_t width);
+[[nodiscard]] std::string shorten_middle(std::string_view text, std::size_t width);
+
+// A JSON string literal. Bytes that are not valid UTF-8 become the text \xNN; append_json_text() keeps those exactly.
+void append_json_string(std::string& out, std::string_view bytes);
+
+// "key":"text" and, where the bytes are not valid UTF-8, also "key_bytes":"base64 of the exact bytes". Ends in a comma.
+void append_json_text(std::string& out, std::string_view key, std::string_view bytes);
+
+void append_base64(std::string& out, std::string_view bytes);
+
+void append_number(std::string& out, unsigned long long value);
+void append_number(std::string& out, long long value);
+
+}  // namespace fdspan::cli

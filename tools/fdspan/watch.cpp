@@ -1,0 +1,361 @@
+// fdspan watch: events as they happen, until a signal, --count or --timeout.
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <ctime>
+#include <limits>
+
+#include <spdlog/spdlog.h>
+
+#include "api/tracker.hpp"
+#include "base/clock.hpp"
+#include "columns.hpp"
+#include "duration.hpp"
+#include "filter.hpp"
+#include "options.hpp"
+#include "text.hpp"
+
+namespace fdspan::cli {
+namespace {
+
+constexpr std::size_t events_per_batch = 4096;
+constexpr EventKind all_kinds[] = {EventKind::opened, EventKind::closed, EventKind::released, EventKind::deleted,
+                                   EventKind::exec,   EventKind::exit,   EventKind::lost,     EventKind::resynced};
+
+volatile sig_atomic_t stop_requested = 0;
+void request_stop(int) { stop_requested = 1; }
+
+constexpr std::uint32_t bit(EventKind kind) { return 1U << static_cast<unsigned>(kind); }
+
+struct WatchOptions {
+    TrackerOptions tracker;
+    std::vector<PathFilter> paths;
+    std::uint32_t kinds = 0;  // 0: all
+    std::optional<std::uint64_t> older_than_ns;
+    std::optional<std::uint64_t> count;
+    std::optional<std::uint64_t> timeout_ns;
+    bool json = false;
+    ColorMode color = ColorMode::automatic;
+};
+
+class EventPrinter {
+public:
+    EventPrinter(const WatchOptions& options, Output& output)
+        : options_(options), output_(output), color_(make_palette(options.color)), clock_(WallClock::now()) {}
+
+    void print_started(Backend backend);
+    void operator()(const Event& event);
+    // The two clocks drift apart, and the wall clock may be set.
+    void refresh_clock() { clock_ = WallClockText(WallClock::now()); }
+
+    [[nodiscard]] bool done() const { return options_.count && printed_ >= *options_.count; }
+    [[nodiscard]] std::uint64_t printed() const { return printed_; }
+    [[nodiscard]] std::uint64_t lost() const { return lost_; }
+
+private:
+    [[nodiscard]] bool wanted(const Event& event) const;
+    void print_json(const Event& event);
+    void print_text(const Event& event);
+    [[nodiscard]] RowContext context(const Event& event);
+
+    const WatchOptions& options_;
+    Output& output_;
+    Palette color_;
+    WallClockText clock_;
+    UserNames users_;
+    bool stdout_is_terminal_ = stdout_is_terminal();
+    std::uint64_t printed_ = 0;
+    std::uint64_t lost_ = 0;
+};
+
+void EventPrinter::print_started(Backend backend) {
+    if (options_.json) {
+        std::string& out = output_.buffer();
+        out += "{\"event\":\"started\",\"schema\":1,";
+        append_json_text(out, "backend", to_string(backend));
+        const std::uint64_t now = boottime_now_ns();
+        out += "\"boottime_ns\":";
+        append_number(out, static_cast<unsigned long long>(now));
+        out += ",\"time\":\"";
+        clock_.append(out, now);
+        out += "\"}\n";
+    }
+    output_.flush();
+}
+
+bool EventPrinter::wanted(const Event& event) const {
+    if (options_.kinds != 0 && (options_.kinds & bit(event.kind)) == 0) return false;
+    // Losses concern every filter: what was lost may have matched.
+    if (event.kind == EventKind::lost || event.kind == EventKind::resynced) return true;
+    if (options_.older_than_ns) {
+        if (event.kind != EventKind::closed && event.kind != EventKind::released) return false;
+        if (!event.duration || event.duration->earliest_ns < *options_.older_than_ns) return false;
+    }
+    if (options_.paths.empty()) return true;
+    if (event.reference == nullptr) return false;
+    const std::string_view path = event.strings->get(event.reference->path);
+    return std::any_of(options_.paths.begin(), options_.paths.end(),
+                       [&](const PathFilter& filter) { return filter.matches(*event.reference, path); });
+}
+
+void EventPrinter::operator()(const Event& event) {
+    if (event.kind == EventKind::lost) lost_ += event.lost_records;
+    if (done() || !wanted(event)) return;
+    ++printed_;
+    if (options_.json) {
+        print_json(event);
+    } else {
+        print_text(event);
+    }
+    output_.written();
+}
+
+RowContext EventPrinter::context(const Event& event) {
+    return {event.strings, event.process, event.reference, 0, event.when.latest_ns, &clock_, &users_, false};
+}
+
+void EventPrinter::print_json(const Event& event) {
+    std::string& out = output_.buffer();
+    const auto number = [&out](std::string_view key, unsigned long long value) {
+        out += '"';
+        out += key;
+        out += "\":";
+        append_number(out, value);
+        out += ',';
+    };
+    out += '{';
+    append_json_text(out, "event", to_string(event.kind));
+    number("boottime_ns", event.when.latest_ns);
+    out += "\"time\":\"";
+    clock_.append(out, event.when.latest_ns);
+    out += "\",\"when\":";
+    clock_.append_json(out, event.when);
+    out += ',';
+    if (event.process != nullptr) {
+        const RowContext row = context(event);
+        for (const Column& column : all_columns()) {
+            const bool age = column.name == "AGE";  // the duration of a closed span says it
+            if (column.json != nullptr && !age && (column.of_process || event.reference != nullptr)) column.json(out, row);
+        }
+    }
+    if (event.duration) {
+        number("duration_ns", event.duration->earliest_ns);
+        if (event.duration->latest_ns == std::numeric_limits<std::uint64_t>::max()) {
+            out += "\"duration_max_ns\":null,";
+        } else {
+            number("duration_max_ns", event.duration->latest_ns);
+        }
+    }
+    switch (event.kind) {
+        case EventKind::lost: number("lost", event.lost_records); break;
+        case EventKind::exit:
+            out += "\"exit_code\":";
+            append_number(out, static_cast<long long>(event.exit_code));
+            out += ',';
+            break;
+        case EventKind::resynced:
+            number("added", event.added);
+            number("ended", event.ended);
+            break;
+        default: break;
+    }
+    out.back() = '}';
+    out += '\n';
+}
+
+// TIME EVENT PID COMM FD TYPE NAME, and what is particular to the event.
+void EventPrinter::print_text(const Event& event) {
+    std::string& out = output_.buffer();
+    const auto padded = [&out](std::string_view text, std::size_t width) {
+        out += ' ';
+        out += text;
+        const std::size_t used = display_width(text);
+        if (used < width) out.append(width - used, ' ');
+    };
+    const auto right = [&out](std::string_view text, std::size_t width) {
+        out += ' ';
+        if (text.size() < width) out.append(width - text.size(), ' ');
+        out += text;
+    };
+    clock_.append_text(out, event.when);
+    std::string_view style;
+    if (event.kind == EventKind::lost) style = color_.red;
+    if (event.kind == EventKind::opened) style = color_.green;
+    if (event.kind == EventKind::deleted) style = color_.yellow;
+    out += style;
+    padded(to_string(event.kind), 8);
+    if (!style.empty()) out += color_.reset;
+    if (event.process != nullptr) {
+        right(std::to_string(event.process->pid), 7);
+        padded(escape(event.strings->get(event.process->comm)), 15);
+    }
+    if (event.reference != nullptr) {
+        const RowContext row = context(event);
+        for (const std::string_view name : {"FD", "TYPE", "NAME"}) {
+            std::string cell;
+            find_column(name)->text(cell, row);
+            if (cell.empty()) cell = "-";
+            if (name == "FD") {
+                right(cell, 4);
+            } else {
+                padded(cell, name == "TYPE" ? 5 : 0);
+            }
+        }
+    }
+    switch (event.kind) {
+        case EventKind::lost: out += " " + std::to_string(event.lost_records) + " events, the kernel had no room for them"; break;
+        case EventKind::exit: out += " wait status " + std::to_string(event.exit_code); break;
+        case EventKind::resynced:
+            out += " a snapshot added " + std::to_string(event.added) + " spans and ended " + std::to_string(event.ended);
+            break;
+        default: break;
+    }
+    if (event.duration) {
+        AgeRange range{event.duration->earliest_ns, event.duration->latest_ns, event.duration->is_exact()};
+        if (event.duration->latest_ns == std::numeric_limits<std::uint64_t>::max()) range.max_ns.reset();
+        out += " after " + format_age(range);
+    }
+    out += '\n';
+    if (stdout_is_terminal_) output_.flush();
+}
+
+Result<void> parse_kinds(std::string_view text, std::uint32_t& kinds) {
+    return for_each_part(text, [&kinds](std::string_view part) -> Result<void> {
+        for (const EventKind kind : all_kinds) {
+            if (part != to_string(kind)) continue;
+            kinds |= bit(kind);
+            return {};
+        }
+        return fail(EINVAL, "there is no event \"" + escape(part) +
+                                "\"; expected opened, closed, released, deleted, exec, exit, lost or resynced");
+    });
+}
+
+ParseText into_duration(std::optional<std::uint64_t>& target, std::uint64_t least_ns) {
+    return [&target, least_ns](const std::string& text) -> Result<void> {
+        const Result<std::uint64_t> parsed = parse_duration_ns(text);
+        if (!parsed) return tl::unexpected(parsed.error());
+        if (*parsed < least_ns) return fail(EINVAL, "\"" + escape(text) + "\" is less than " + format_duration(least_ns));
+        target = *parsed;
+        return {};
+    };
+}
+
+// Signals are let in only while waiting, so that none is missed between the check and the wait.
+class StopSignals {
+public:
+    StopSignals() {
+        sigset_t stops;
+        ::sigemptyset(&stops);
+        ::sigaddset(&stops, SIGINT);
+        ::sigaddset(&stops, SIGTERM);
+        ::sigprocmask(SIG_BLOCK, &stops, &outside_);
+        struct sigaction action {};
+        action.sa_handler = request_stop;
+        for (const int number : {SIGINT, SIGTERM}) {
+            ::sigaction(number, &action, nullptr);
+            ::sigdelset(&outside_, number);
+        }
+    }
+    [[nodiscard]] const sigset_t& while_waiting() const { return outside_; }
+
+private:
+    sigset_t outside_{};
+};
+
+std::string summarise_loss(std::uint64_t lost) {
+    return std::to_string(lost) + (lost == 1 ? " event was" : " events were") + " lost because the kernel had no room for them; what is open is correct again";
+}
+
+int watch(const WatchOptions& options, Output& output) {
+    const StopSignals signals;
+    const std::uint64_t started_ns = boottime_now_ns();
+    Result<std::unique_ptr<Tracker>> opened = Tracker::open(options.tracker);
+    if (!opened) return usage_error(opened.error().message);
+    Tracker& tracker = **opened;
+    for (const std::string& warning : tracker.warnings()) spdlog::warn("{}", warning);
+    std::size_t warnings_said = tracker.warnings().size();
+
+    EventPrinter printer(options, output);
+    printer.print_started(tracker.backend());
+    const Tracker::Sink sink = [&printer](const Event& event) { printer(event); };
+    bool timed_out = false;
+    while (stop_requested == 0 && !output.broken() && !printer.done()) {
+        std::int64_t wait_ms = tracker.timeout_ms();
+        if (options.timeout_ns) {
+            const std::uint64_t passed = boottime_now_ns() - started_ns;
+            if (passed >= *options.timeout_ns) {
+                timed_out = true;
+                break;
+            }
+            // Rounded up, so as not to spin through the last millisecond.
+            const auto left_ms = static_cast<std::int64_t>(std::min<std::uint64_t>((*options.timeout_ns - passed + 999'999) / 1'000'000, 3'600'000));
+            wait_ms = wait_ms < 0 ? left_ms : std::min(wait_ms, left_ms);
+        }
+        // Standard output is watched for its reader going away while nothing happens; poll(2) reports that unasked.
+        pollfd waits[] = {{tracker.fd(), POLLIN, 0}, {STDOUT_FILENO, 0, 0}};
+        const timespec timeout{wait_ms / 1000, (wait_ms % 1000) * 1'000'000};
+        const int ready = ::ppoll(waits, 2, wait_ms < 0 ? nullptr : &timeout, &signals.while_waiting());
+        if (ready < 0 && errno != EINTR) return usage_error("poll: " + std::generic_category().message(errno));
+        if (ready < 0) continue;
+        if ((waits[1].revents & POLLERR) != 0) return output.finish(exit_done);
+        printer.refresh_clock();
+        const Result<std::size_t> processed = tracker.process(sink, events_per_batch);
+        output.flush();
+        if (!processed) return usage_error(processed.error().message);
+        for (; warnings_said < tracker.warnings().size(); ++warnings_said) spdlog::warn("{}", tracker.warnings()[warnings_said]);
+    }
+    output.flush();
+    if (printer.lost() > 0 && !output.broken()) spdlog::warn("{}", summarise_loss(printer.lost()));
+    if (printer.lost() > 0) return output.finish(exit_incomplete);
+    const bool missing = timed_out && (printer.printed() == 0 || (options.count && !printer.done()));
+    return output.finish(missing ? exit_nothing_matched : exit_done);
+}
+
+}  // namespace
+
+int run_watch(std::vector<std::string> arguments, Output& output) {
+    WatchOptions options;
+    std::vector<std::string> paths;
+    std::optional<std::uint64_t> interval_ns;
+    CLI::App app("Print descriptors, descriptions and deletions as they happen.", "fdspan watch");
+    app.footer(
+        "Ends on SIGINT or SIGTERM, after --count events, after --timeout, or when nobody reads its output any more.\n"
+        "Exit codes: 0 done, 1 --timeout came before any event or before --count of them, 2 usage or runtime error, 3 events were lost.");
+    app.add_option("PATH", paths, "Only files at or below these paths")->type_name("");
+    add_repeated(app, "-p,--pid", "PID", "Only these processes (repeatable, comma lists)",
+                 [&](const std::string& text) { return parse_pids(text, options.tracker.pids); });
+    add_repeated(app, "--event", "KIND", "opened, closed, released, deleted, exec, exit, lost, resynced (repeatable, comma lists)",
+                 [&](const std::string& text) { return parse_kinds(text, options.kinds); });
+    add_value(app, "--older-than", "DUR", "Only spans that end (closed, released) after certainly having been open this long",
+              into_duration(options.older_than_ns, 0));
+    add_value(app, "--interval", "DUR", "How often a snapshot is read [1s with procfs, which sees no more than that; else 30s]",
+              into_duration(interval_ns, 10'000'000));
+    add_value(app, "--count", "N", "End after N events", [&](const std::string& text) -> Result<void> {
+        const Result<std::uint64_t> parsed = parse_count(text, 1, std::numeric_limits<std::int64_t>::max());
+        if (!parsed) return tl::unexpected(parsed.error());
+        options.count = *parsed;
+        return {};
+    });
+    add_value(app, "--timeout", "DUR", "End after this time", into_duration(options.timeout_ns, 1));
+    app.add_flag("-J,--json", options.json, "JSON Lines; the first is {\"event\":\"started\",…}");
+    add_backend(app, options.tracker.backend);
+    add_color(app, options.color);
+    if (const std::optional<int> done = parse_arguments(app, std::move(arguments), output)) return *done;
+    if (options.json && options.color == ColorMode::always) return usage_error("--color=always has no meaning with --json");
+    if (interval_ns) {
+        options.tracker.poll_interval_ns = *interval_ns;
+        options.tracker.reconcile_interval_ns = *interval_ns;
+    }
+    for (const std::string& path : paths) {
+        Result<PathFilter> filter = PathFilter::create(path);
+        if (!filter) return usage_error(filter.error().message);
+        options.paths.push_back(std::move(*filter));
+    }
+    return watch(options, output);
+}
+
+}  // namespace fdspan::cli
