@@ -221,6 +221,20 @@ static void wait_settled(uint32_t before, pid_t child)
 	}
 }
 
+static _Atomic uint32_t threads_left; /* of this process, that still hold something */
+
+/* The end of every holder; waits for its threads and children, which would die with it. */
+__attribute__((noreturn)) static void hold_and_exit(void)
+{
+	uint32_t left;
+	hold_until_end();
+	while ((left = atomic_load(&threads_left)) > 0)
+		syscall(SYS_futex, &threads_left, FUTEX_WAIT, left, NULL, NULL, 0);
+	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
+		;
+	_exit(0);
+}
+
 /* Runs `body` in a forked child, which then holds until the end. Returns the child's pid when it has settled. */
 static pid_t holder(void (*body)(struct bracket fork_bracket))
 {
@@ -233,8 +247,7 @@ static pid_t holder(void (*body)(struct bracket fork_bracket))
 		end(&bracket);
 		die_with_parent();
 		body(bracket);
-		hold_until_end();
-		_exit(0);
+		hold_and_exit();
 	}
 	if (pid < 0)
 		die("fork");
@@ -1799,8 +1812,7 @@ static void way_fork_syscall(void)
 		end(&bracket);
 		die_with_parent();
 		inherit(main_pid, bracket);
-		hold_until_end();
-		_exit(0);
+		hold_and_exit();
 	}
 	if (pid < 0)
 		refuse_errno("fork");
@@ -1962,8 +1974,7 @@ static void clone_files_body(struct bracket fork_bracket)
 		also_held_by(getpid(), inherited, joined_ns);
 		also_held_by(getpid(), older, joined_ns);
 		also_held_by(older_pid, hold_new_file(), 0);
-		hold_until_end();
-		_exit(0);
+		hold_and_exit();
 	}
 	wait_settled(settled, pid);
 	also_held_by(pid, hold_new_file(), 0);
@@ -1995,8 +2006,7 @@ static void clone_files_orphan_body(struct bracket unused)
 		atomic_store(&given_up->kind, 0);
 		also_held_by(getpid(), older, joined_ns);
 		hold_new_file();
-		hold_until_end();
-		_exit(0);
+		hold_and_exit();
 	}
 	_exit(0);
 }
@@ -2055,8 +2065,7 @@ static void clone_files_unshare_body(struct bracket unused)
 		if (result != 0)
 			die("unshare");
 		hold_new_file();
-		hold_until_end();
-		_exit(0);
+		hold_and_exit();
 	}
 	wait_settled(settled, pid);
 	hold_new_file(); /* maybe the same number, in the other table */
@@ -2110,6 +2119,8 @@ static void *thread_with_own_table(void *argument)
 	wait_phase(phase_end);
 	if (truth->close_at_end)
 		close_own_records();
+	atomic_fetch_sub(&threads_left, 1);
+	futex_wake(&threads_left);
 	return NULL;
 }
 
@@ -2120,6 +2131,7 @@ static void own_table_in(bool use_close_range)
 	own.older = hold_new_file();
 	own.doomed = hold_new_file()->fd;
 	own.use_close_range = use_close_range;
+	atomic_fetch_add(&threads_left, 1);
 	if (pthread_create(&thread, NULL, thread_with_own_table, &own) != 0)
 		die("pthread_create");
 	while (atomic_load(&own.ready) == 0)
@@ -2157,8 +2169,7 @@ static void *thread_that_stays(void *argument)
 	usleep(10000);
 	die_with_parent();
 	hold_new_file()->tid = thread_id();
-	hold_until_end();
-	_exit(0);
+	hold_and_exit();
 }
 
 /* The main thread ends, another one goes on: /proc/PID/fd is empty then, /proc/PID/task/TID/fd is not. */
