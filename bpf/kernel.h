@@ -43,10 +43,17 @@ struct qstr {
 	const unsigned char *name;
 };
 
+struct file_system_type {
+	const char *name;
+};
+
 struct super_block {
 	__u32 s_dev;
 	unsigned long s_magic;
 	unsigned long s_blocksize;
+	unsigned char s_blocksize_bits;
+	struct file_system_type *s_type;
+	void *s_fs_info;
 };
 
 struct inode {
@@ -138,6 +145,18 @@ struct cred {
 	kuid_t uid;
 };
 
+struct pid_namespace;
+
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[1]; /* level + 1 of them */
+};
+
 struct task_struct {
 	__u32 flags;
 	int exit_code;
@@ -146,6 +165,8 @@ struct task_struct {
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	__u64 start_boottime;
+	struct pid *thread_pid;
+	const struct cred *real_cred;
 	const struct cred *cred;
 	char comm[16];
 	struct mm_struct *mm;
@@ -161,6 +182,39 @@ struct vm_area_struct {
 	unsigned long vm_pgoff;
 	struct file *vm_file;
 	struct mm_struct *vm_mm;
+};
+
+struct seq_file;
+struct bpf_map;
+
+/* The contexts of iterator programs. */
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+};
+
+struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	__u32 fd;
+	struct file *file;
+};
+
+struct bpf_iter__task_vma {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	struct vm_area_struct *vma;
+};
+
+struct bpf_iter__bpf_map_elem {
+	struct bpf_iter_meta *meta;
+	struct bpf_map *map;
+	void *key;
+	void *value;
 };
 
 struct trace_entry {
