@@ -111,7 +111,10 @@ static __always_inline __u64 *fdspan_slot_word(struct fdspan_table *table, __u64
 	struct fdspan_chunk_key key = {.table = pointer, .chunk = word / FDSPAN_CHUNK_WORDS, .set = set};
 	struct fdspan_chunk *chunk = bpf_map_lookup_elem(&table_chunks, &key);
 
-	return chunk ? &chunk->words[word & (FDSPAN_CHUNK_WORDS - 1)] : NULL;
+	if (!chunk)
+		return NULL;
+	barrier_var(chunk); /* clang would compute the address before the test, which the verifier refuses */
+	return &chunk->words[word & (FDSPAN_CHUNK_WORDS - 1)];
 }
 
 static __always_inline bool fdspan_slot_test(struct fdspan_table *table, __u64 pointer, __u32 set, __s32 fd)

@@ -210,7 +210,7 @@ static long fdspan_measure_name(__u32 index, void *context)
 		if (length > walk->longest)
 			walk->longest = length;
 	}
-	return walk->done;
+	return walk->done != 0;
 }
 
 static __always_inline void fdspan_walk_start(struct fdspan_walk *walk, __u64 file)
@@ -243,7 +243,7 @@ static __always_inline void fdspan_walk_start(struct fdspan_walk *walk, __u64 fi
 		__u32 bytes = copy->walk.bytes;                                                                        \
                                                                                                                        \
 		if (!named)                                                                                            \
-			return copy->walk.done;                                                                        \
+			return copy->walk.done != 0;                                                                        \
 		if (bytes > (capacity) - (slack)) {                                                                    \
 			copy->walk.cut = 1;                                                                            \
 			return 1;                                                                                      \
@@ -252,7 +252,7 @@ static __always_inline void fdspan_walk_start(struct fdspan_walk *walk, __u64 fi
 							(void *)FDSPAN_READ(struct dentry, named, d_name.name));      \
 		if (copied > 0)                                                                                        \
 			copy->walk.bytes = bytes + copied;                                                             \
-		return copy->walk.done;                                                                                \
+		return copy->walk.done != 0;                                                                                \
 	}                                                                                                              \
 	static __always_inline void fdspan_send_##suffix(const struct fdspan_opened *head, __u64 file, __u64 now_ns)   \
 	{                                                                                                              \
@@ -317,7 +317,7 @@ static __always_inline void fdspan_send_opened(struct fdspan_settings *with, str
 
 		__builtin_memcpy(bare, &head, sizeof(head));
 		bare->header = header;
-		bare->path_flags |= FDSPAN_PATH_NONE;
+		bare->path_flags = FDSPAN_PATH_NONE;
 		bpf_ringbuf_submit(bare, fdspan_wakeup(with));
 		return;
 	}
@@ -555,6 +555,7 @@ static long fdspan_fill_chunk(__u32 index, void *context)
 	chunk = bpf_map_lookup_elem(&table_chunks, &key);
 	__u32 bytes = fill->words * sizeof(__u64) - fill->chunk * sizeof(chunk->words);
 
+	barrier_var(bytes); /* keeps the compared register the one that is used */
 	if (bytes > sizeof(chunk->words))
 		bytes = sizeof(chunk->words);
 	if (chunk)
@@ -759,7 +760,7 @@ static __always_inline void fdspan_execed(struct task_struct *task, __u32 old_ti
 	}
 
 	/* The executable's description was opened by the kernel, between the syscall's entry and here. */
-	__u64 exe = (__u64)task->mm->exe_file;
+	__u64 exe = (__u64)BPF_CORE_READ(task, mm, exe_file);
 
 	if (exe && entered) {
 		struct fdspan_description begun = {

@@ -1,0 +1,162 @@
+#include "api/arm.hpp"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <memory>
+
+#include "base/clock.hpp"
+#include "base/unique_fd.hpp"
+
+namespace fdspan {
+namespace {
+
+constexpr const char* staging_directory = "/sys/fs/bpf/fdspan.staging";
+
+Backend backend_of(TrackingBackend backend) {
+    return backend == TrackingBackend::syscall ? Backend::syscall : Backend::trampoline;
+}
+
+Result<void> require_bpffs() {
+    struct statfs info {};
+    if (::statfs(bpffs_directory, &info) != 0) return fail_errno(errno, std::string("look at ") + bpffs_directory);
+    if (static_cast<std::uint64_t>(info.f_type) != BPF_FS_MAGIC) {
+        return fail(ENODEV, std::string("bpffs is not mounted (mount -t bpf bpf ") + bpffs_directory + ")");
+    }
+    return {};
+}
+
+// One arm or disarm at a time. bpffs has no files to lock, its root directory does.
+Result<UniqueFd> lock_bpffs() {
+    UniqueFd directory(::open(bpffs_directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!directory.valid()) return fail_errno(errno, std::string("open ") + bpffs_directory);
+    if (::flock(directory.get(), LOCK_EX) != 0) return fail_errno(errno, std::string("lock ") + bpffs_directory);
+    return directory;
+}
+
+// Removes a directory of pins; links first, so that nothing stamps into maps that are half gone.
+Result<bool> remove_pins(const char* path) {
+    const UniqueFd parent(::open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
+    if (!parent.valid()) {
+        if (errno == ENOENT) return false;
+        return fail_errno(errno, std::string("open ") + path);
+    }
+    for (const char* const prefix : {"link_", "map_"}) {
+        const int listing = ::openat(parent.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (listing < 0) return fail_errno(errno, std::string("open ") + path);
+        std::unique_ptr<DIR, int (*)(DIR*)> directory(::fdopendir(listing), ::closedir);
+        if (!directory) return fail_errno(errno, std::string("list ") + path);
+        std::vector<std::string> names;
+        while (const dirent* const entry = ::readdir(directory.get())) {
+            if (std::string_view(entry->d_name).starts_with(prefix)) names.emplace_back(entry->d_name);
+        }
+        for (const std::string& name : names) {
+            if (::unlinkat(parent.get(), name.c_str(), 0) != 0) {
+                return fail_errno(errno, std::string("remove ") + path + "/" + name);
+            }
+        }
+    }
+    if (::rmdir(path) != 0) return fail_errno(errno, std::string("remove ") + path);
+    return true;
+}
+
+}  // namespace
+
+Result<ArmReport> arm(const ArmOptions& options) {
+    if (options.backend == Backend::procfs) {
+        return fail(EINVAL, "the backend procfs can't be armed: nothing of it runs in the kernel");
+    }
+    if (auto done = require_bpffs(); !done) return tl::unexpected(done.error());
+    auto lock = lock_bpffs();
+    if (!lock) return tl::unexpected(lock.error());
+
+    ArmReport report;
+    auto pinned = PinnedTracking::open(pin_directory);
+    if (!pinned) return tl::unexpected(pinned.error());
+    if (*pinned) {
+        report.already_armed = true;
+        report.backend = backend_of((*pinned)->backend());
+        report.tracking_since_ns = (*pinned)->tracking_since_ns();
+        if (options.backend != Backend::automatic && options.backend != report.backend) {
+            return fail(EBUSY, "armed already, with the backend " + std::string(to_string(report.backend)) +
+                                   "; run `fdspan disarm` first");
+        }
+        return report;
+    }
+    // What a killed predecessor left.
+    for (const char* const leftover : {staging_directory, pin_directory}) {
+        if (auto done = remove_pins(leftover); !done) return tl::unexpected(done.error());
+    }
+
+    TrackingOptions tracking_options;
+    tracking_options.backend =
+        options.backend == Backend::trampoline ? TrackingBackend::trampoline : TrackingBackend::syscall;
+    tracking_options.max_descriptions = options.max_descriptions;
+    tracking_options.max_descriptors = options.max_descriptors;
+    tracking_options.max_tables = options.max_tables;
+    tracking_options.ring_bytes = static_cast<std::uint32_t>(::sysconf(_SC_PAGESIZE));
+    tracking_options.emit = false;
+    tracking_options.paths = false;
+    auto tracking = Tracking::open(tracking_options);
+    if (!tracking) return tl::unexpected(tracking.error());
+
+    auto staged = (*tracking)->pin(staging_directory);
+    if (staged && ::rename(staging_directory, pin_directory) != 0) {
+        staged = fail_errno(errno, std::string("rename ") + staging_directory);
+    }
+    if (!staged) {
+        (void)remove_pins(staging_directory);
+        return tl::unexpected(staged.error());
+    }
+
+    // Whatever is open now is entered as open now: a later `ls` bounds it by this moment.
+    auto reader = IteratorReader::open((*tracking)->maps());
+    if (!reader) return tl::unexpected(reader.error());
+    SnapshotRequest request;
+    request.fields = field_times | field_stat;
+    auto census = (*reader)->read(request, true);
+    if (!census) return tl::unexpected(census.error());
+    report.references = census->references.size();
+    auto armed = PinnedTracking::open(pin_directory);
+    if (!armed) return tl::unexpected(armed.error());
+    if (!*armed) return fail(EIO, std::string("the pins in ") + pin_directory + " vanished");
+    if (auto done = (*armed)->set_census(census->ended_ns); !done) return tl::unexpected(done.error());
+
+    report.backend = backend_of((*tracking)->backend());
+    report.tracking_since_ns = (*tracking)->tracking_since_ns();
+    report.hooks = (*tracking)->hooks();
+    return report;
+}
+
+Result<bool> disarm() {
+    if (auto done = require_bpffs(); !done) return tl::unexpected(done.error());
+    auto lock = lock_bpffs();
+    if (!lock) return tl::unexpected(lock.error());
+    if (auto leftover = remove_pins(staging_directory); !leftover) return leftover;
+    return remove_pins(pin_directory);
+}
+
+Result<std::optional<ArmedState>> armed_state() {
+    auto pinned = PinnedTracking::open(pin_directory);
+    if (!pinned) return tl::unexpected(pinned.error());
+    if (!*pinned) return std::optional<ArmedState>{};
+    ArmedState state;
+    state.backend = backend_of((*pinned)->backend());
+    state.tracking_since_ns = (*pinned)->tracking_since_ns();
+    state.census_ns = (*pinned)->census_ns();
+    auto fill = (*pinned)->description_fill();
+    if (!fill) return tl::unexpected(fill.error());
+    state.descriptions = fill->first;
+    state.max_descriptions = fill->second;
+    auto counters = (*pinned)->counters();
+    if (!counters) return tl::unexpected(counters.error());
+    state.counters = *counters;
+    return std::optional<ArmedState>(state);
+}
+
+}  // namespace fdspan

@@ -1,0 +1,453 @@
+#include "kernel/tracking.hpp"
+
+#include <fcntl.h>
+#include <linux/limits.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <cstring>
+#include <fstream>
+
+#include "base/clock.hpp"
+#include "kernel/bpf_object.hpp"
+#include "kernel/hook_check.hpp"
+#include "kernel/permutation.hpp"
+#include "syscall.skel.h"
+#include "wire.h"
+
+namespace fdspan {
+namespace {
+
+// Which program hangs on which events. Syscalls that a kernel or an architecture does not have are left out at attach.
+struct SyscallHooks {
+    const char* program;
+    bool at_entry;
+    std::initializer_list<const char*> syscalls;
+};
+
+const SyscallHooks syscall_hooks[] = {
+    {"fdspan_exit_open", false,
+     {"open", "openat", "openat2", "creat", "open_by_handle_at", "socket", "accept", "accept4", "epoll_create",
+      "epoll_create1", "eventfd", "eventfd2", "timerfd_create", "inotify_init", "inotify_init1", "fanotify_init",
+      "memfd_create", "memfd_secret", "pidfd_open", "perf_event_open", "userfaultfd", "io_uring_setup", "mq_open",
+      "open_tree", "open_tree_attr", "fsopen", "fsmount", "fspick"}},
+    {"fdspan_exit_dup", false, {"dup"}},
+    {"fdspan_exit_dup2", false, {"dup2", "dup3"}},
+    {"fdspan_exit_pidfd_getfd", false, {"pidfd_getfd"}},
+    {"fdspan_exit_fcntl", false, {"fcntl"}},
+    {"fdspan_exit_signalfd", false, {"signalfd", "signalfd4"}},
+    {"fdspan_exit_landlock", false, {"landlock_create_ruleset"}},
+    {"fdspan_exit_seccomp", false, {"seccomp"}},
+    {"fdspan_exit_bpf", false, {"bpf"}},
+    {"fdspan_exit_pipe", false, {"pipe", "pipe2"}},
+    {"fdspan_exit_socketpair", false, {"socketpair"}},
+    {"fdspan_exit_clone", false, {"clone"}},
+    {"fdspan_exit_clone3", false, {"clone3"}},
+    {"fdspan_exit_recvmsg", false, {"recvmsg"}},
+    {"fdspan_exit_recvmmsg", false, {"recvmmsg"}},
+    {"fdspan_enter_close", true, {"close"}},
+    {"fdspan_enter_dup2", true, {"dup2", "dup3"}},
+    {"fdspan_enter_close_range", true, {"close_range"}},
+    {"fdspan_enter_unshare", true, {"unshare"}},
+    {"fdspan_exit_unshare", false, {"unshare", "close_range"}},
+    {"fdspan_enter_exec", true, {"execve", "execveat"}},
+};
+
+// tp_btf programs: the event, and the number of its arguments where a program fits only one form of it (-1: any).
+struct BtfHook {
+    const char* program;
+    const char* event;
+    int arguments;
+    bool required;
+};
+
+constexpr BtfHook btf_hooks[] = {
+    {"fdspan_fork", "sched_process_fork", -1, true},
+    {"fdspan_exec", "sched_process_exec", -1, true},
+    {"fdspan_exit", "sched_process_exit", -1, true},
+    {"fdspan_uring_submit", "io_uring_submit_req", -1, false},
+    {"fdspan_uring_submit_sqe", "io_uring_submit_sqe", -1, false},
+    {"fdspan_uring_complete", "io_uring_complete", 3, false},
+    {"fdspan_uring_complete_res", "io_uring_complete", 7, false},
+};
+
+constexpr std::uint64_t watermark_share = 4;  // wake the reader when the ring is filled to one part in four
+
+Result<std::string> find_tracefs() {
+    for (const char* const directory : {"/sys/kernel/tracing", "/sys/kernel/debug/tracing"}) {
+        if (::access((std::string(directory) + "/events/syscalls").c_str(), F_OK) == 0) return std::string(directory);
+    }
+    return fail(ENOENT,
+                "no syscall tracepoints: tracefs is not mounted (mount -t tracefs tracefs /sys/kernel/tracing), "
+                "or the kernel lacks CONFIG_FTRACE_SYSCALLS");
+}
+
+// Some hosts kill themselves on an unusual syscall; a hook check must not make it.
+bool is_seccomp_filtered() {
+    std::ifstream status("/proc/self/status");
+    std::string line;
+    while (std::getline(status, line)) {
+        if (line.rfind("Seccomp:", 0) == 0) return line.find_first_of("12") != std::string::npos;
+    }
+    return true;
+}
+
+Result<TrackingCounters> read_counters(int map) {
+    const int cpus = libbpf_num_possible_cpus();
+    if (cpus < 0) return fail_errno(-cpus, "count CPUs");
+    std::vector<fdspan_counters> values(static_cast<std::size_t>(cpus));
+    const std::uint32_t zero = 0;
+    if (bpf_map_lookup_elem(map, &zero, values.data()) != 0) return fail_errno(errno, "read the loss counters");
+    TrackingCounters sum;
+    for (const fdspan_counters& value : values) {
+        sum.records += value.seq;
+        sum.ring_lost += value.ring_lost;
+        sum.description_full += value.description_full;
+        sum.descriptor_full += value.descriptor_full;
+        sum.table_full += value.table_full;
+        sum.truncated += value.truncated;
+        if (value.ring_lost_first_ns != 0 &&
+            (sum.ring_lost_first_ns == 0 || value.ring_lost_first_ns < sum.ring_lost_first_ns)) {
+            sum.ring_lost_first_ns = value.ring_lost_first_ns;
+        }
+        if (value.ring_lost_last_ns > sum.ring_lost_last_ns) sum.ring_lost_last_ns = value.ring_lost_last_ns;
+    }
+    return sum;
+}
+
+constexpr const char* pinned_maps[] = {"descriptions", "descriptors", "tables", "table_chunks", "settings", "counters"};
+
+}  // namespace
+
+struct Tracking::State {
+    // One mapping of the settings' page: written here, read by the programs.
+    struct SettingsPage {
+        fdspan_settings* data = nullptr;
+        ~SettingsPage() {
+            if (data != nullptr) ::munmap(data, page_bytes());
+        }
+        static std::size_t page_bytes() { return static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)); }
+    };
+    struct RingDeleter {
+        void operator()(ring_buffer* ring) const { ring_buffer__free(ring); }
+    };
+
+    TrackingOptions options;
+    BpfObject object;
+    std::vector<BpfLink> links;
+    std::vector<std::string> link_names;
+    std::vector<HookStatus> hooks;
+    SettingsPage settings;
+    std::unique_ptr<ring_buffer, RingDeleter> ring;
+    TimeMaps maps;
+    int hook_seen = -1;
+    const TakeRecord* take = nullptr;
+
+    Result<void> load();
+    Result<void> start();
+    Result<void> attach_syscalls();
+    Result<void> attach_btf(const btf& types);
+    Result<void> check_hooks();
+    Result<void> size_map(const char* name, std::uint32_t entries);
+    Result<int> map_fd(const char* name);
+};
+
+Result<void> Tracking::State::size_map(const char* name, std::uint32_t entries) {
+    auto map = find_map(*object, name);
+    if (!map) return tl::unexpected(map.error());
+    if (const int code = bpf_map__set_max_entries(*map, entries); code != 0) {
+        return fail_errno(-code, std::string("size the map ") + name);
+    }
+    return {};
+}
+
+Result<int> Tracking::State::map_fd(const char* name) {
+    auto map = find_map(*object, name);
+    if (!map) return tl::unexpected(map.error());
+    return bpf_map__fd(*map);
+}
+
+Result<void> Tracking::State::load() {
+    auto types = load_kernel_btf();
+    if (!types) return tl::unexpected(types.error());
+
+    std::size_t bytes = 0;
+    const void* const elf = fdspan_syscall_bpf::elf_bytes(&bytes);
+    auto opened = open_bpf_object(elf, bytes, "fdspan_syscall");
+    if (!opened) return tl::unexpected(opened.error());
+    object = std::move(*opened);
+
+    if (auto done = set_compat_constants(*object, **types); !done) return done;
+    for (const auto& [name, entries] : {std::pair{"descriptions", options.max_descriptions},
+                                        {"descriptors", options.max_descriptors},
+                                        {"tables", options.max_tables},
+                                        {"table_chunks", options.max_tables},
+                                        {"ring", options.ring_bytes}}) {
+        if (auto done = size_map(name, entries); !done) return done;
+    }
+    for (const BtfHook& hook : btf_hooks) {
+        const int arguments = btf_tracepoint_arguments(**types, hook.event);
+        const bool fits = arguments >= 0 && (hook.arguments < 0 || hook.arguments == arguments);
+        bpf_program* const program = bpf_object__find_program_by_name(object.get(), hook.program);
+        if (program == nullptr) return fail(ENOENT, std::string("BPF object without the program ") + hook.program);
+        bpf_program__set_autoload(program, fits);
+        if (!fits && hook.required) {
+            return fail(ENOENT, std::string("this kernel has no tracepoint sched:") + hook.event);
+        }
+    }
+    // Programs are attached one by one below, with a status each.
+    if (const int code = bpf_object__load(object.get()); code != 0) {
+        if (code == -EPERM) {
+            return fail(EPERM, "loading BPF programs is not permitted (needs CAP_BPF and CAP_PERFMON, and no lockdown)");
+        }
+        return fail_errno(-code, "load the syscall tracing programs");
+    }
+
+    for (const auto& [name, target] : {std::pair<const char*, int*>{"descriptions", &maps.descriptions},
+                                       {"descriptors", &maps.descriptors},
+                                       {"tables", &maps.tables},
+                                       {"table_chunks", &maps.table_chunks},
+                                       {"settings", &maps.settings},
+                                       {"counters", &maps.counters},
+                                       {"hook_seen", &hook_seen}}) {
+        auto fd = map_fd(name);
+        if (!fd) return tl::unexpected(fd.error());
+        *target = *fd;
+    }
+    return start();
+}
+
+Result<void> Tracking::State::start() {
+    void* const page = ::mmap(nullptr, SettingsPage::page_bytes(), PROT_READ | PROT_WRITE, MAP_SHARED, maps.settings, 0);
+    if (page == MAP_FAILED) return fail_errno(errno, "map the tracking settings");
+    settings.data = static_cast<fdspan_settings*>(page);
+    if (auto done = make_permutation_key(*settings.data); !done) return done;
+    settings.data->version = FDSPAN_MAPS_VERSION;
+    settings.data->backend = FDSPAN_BACKEND_SYSCALL;
+    settings.data->emit = options.emit ? 1 : 0;
+    settings.data->paths = options.paths ? 1 : 0;
+    settings.data->watermark_bytes = options.ring_bytes / watermark_share;
+
+    if (options.emit) {
+        auto ring_map = map_fd("ring");
+        if (!ring_map) return tl::unexpected(ring_map.error());
+        const auto callback = [](void* context, void* record, std::size_t size) {
+            const auto* const state = static_cast<const State*>(context);
+            return (*state->take)(record, size) ? 0 : -ECANCELED;
+        };
+        ring.reset(ring_buffer__new(*ring_map, callback, this, nullptr));
+        if (!ring) return fail_errno(errno, "open the event ring");
+    }
+    auto types = load_kernel_btf();
+    if (!types) return tl::unexpected(types.error());
+    if (auto done = attach_btf(**types); !done) return done;
+    if (auto done = attach_syscalls(); !done) return done;
+    if (auto done = check_hooks(); !done) return done;
+    settings.data->tracking_since_ns = boottime_now_ns();
+    return {};
+}
+
+Result<void> Tracking::State::attach_btf(const btf& types) {
+    for (const BtfHook& hook : btf_hooks) {
+        HookStatus status;
+        status.name = hook.event;
+        bpf_program* const program = bpf_object__find_program_by_name(object.get(), hook.program);
+        status.exists = btf_has_tracepoint(types, hook.event);
+        if (!bpf_program__autoload(program)) {
+            if (!status.exists) hooks.push_back(std::move(status));
+            continue;
+        }
+        BpfLink link(bpf_program__attach(program));
+        status.attached = link != nullptr;
+        status.error = link ? 0 : errno;
+        if (!link) return fail_errno(status.error, "attach to the tracepoint " + status.name);
+        links.push_back(std::move(link));
+        link_names.push_back(hook.program);
+        hooks.push_back(std::move(status));
+    }
+    return {};
+}
+
+Result<void> Tracking::State::attach_syscalls() {
+    auto tracefs = find_tracefs();
+    if (!tracefs) return tl::unexpected(tracefs.error());
+    for (const SyscallHooks& group : syscall_hooks) {
+        bpf_program* const program = bpf_object__find_program_by_name(object.get(), group.program);
+        if (program == nullptr) return fail(ENOENT, std::string("BPF object without the program ") + group.program);
+        for (const char* const syscall : group.syscalls) {
+            const std::string event = std::string(group.at_entry ? "sys_enter_" : "sys_exit_") + syscall;
+            HookStatus status;
+            status.name = event;
+            status.exists = ::access((*tracefs + "/events/syscalls/" + event).c_str(), F_OK) == 0;
+            if (status.exists) {
+                LIBBPF_OPTS(bpf_tracepoint_opts, attach, .bpf_cookie = hooks.size());
+                BpfLink link(bpf_program__attach_tracepoint_opts(program, "syscalls", event.c_str(), &attach));
+                status.attached = link != nullptr;
+                status.error = link ? 0 : errno;
+                if (!link) return fail_errno(status.error, "attach to the tracepoint syscalls:" + event);
+                links.push_back(std::move(link));
+                link_names.push_back(event);
+            }
+            hooks.push_back(std::move(status));
+            if (hooks.size() > FDSPAN_MAX_HOOKS) return fail(E2BIG, "more hooks than the check has room for");
+        }
+    }
+    return {};
+}
+
+Result<void> Tracking::State::check_hooks() {
+    if (is_seccomp_filtered()) return {};
+    settings.data->check_pid = static_cast<std::uint32_t>(::getpid());
+    for (std::uint32_t i = 0; i < hooks.size(); ++i) {
+        HookStatus& hook = hooks[i];
+        const std::size_t prefix = hook.name.rfind("sys_enter_", 0) == 0  ? 10
+                                   : hook.name.rfind("sys_exit_", 0) == 0 ? 9
+                                                                          : 0;
+        if (!hook.attached || prefix == 0) continue;
+        hook.checked = make_syscall_happen(std::string_view(hook.name).substr(prefix));
+        std::uint32_t seen = 0;
+        if (hook.checked && bpf_map_lookup_elem(hook_seen, &i, &seen) == 0) hook.seen = seen != 0;
+        if (hook.checked && !hook.seen) {
+            return fail(ENOSYS, "the tracepoint syscalls:" + hook.name + " attached but does not fire");
+        }
+    }
+    settings.data->check_pid = 0;
+    return {};
+}
+
+Tracking::Tracking(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Tracking::~Tracking() = default;
+
+Result<std::unique_ptr<Tracking>> Tracking::open(const TrackingOptions& options) {
+    if (options.backend != TrackingBackend::syscall) {
+        return fail(EOPNOTSUPP, "the backend " + std::string(to_string(options.backend)) + " is not available");
+    }
+    auto state = std::make_unique<State>();
+    state->options = options;
+    if (auto done = state->load(); !done) return tl::unexpected(done.error());
+    return std::unique_ptr<Tracking>(new Tracking(std::move(state)));
+}
+
+TrackingBackend Tracking::backend() const { return state_->options.backend; }
+TimeMaps Tracking::maps() const { return state_->maps; }
+const std::vector<HookStatus>& Tracking::hooks() const { return state_->hooks; }
+std::uint64_t Tracking::tracking_since_ns() const { return state_->settings.data->tracking_since_ns; }
+
+TrackingCounters Tracking::counters() const { return read_counters(state_->maps.counters).value_or(TrackingCounters{}); }
+
+int Tracking::ring_fd() const { return state_->ring ? ring_buffer__epoll_fd(state_->ring.get()) : -1; }
+
+Result<std::size_t> Tracking::drain(const TakeRecord& take) {
+    std::size_t taken = 0;
+    const TakeRecord counting = [&](const void* record, std::size_t size) {
+        ++taken;
+        return take(record, size);
+    };
+    state_->take = &counting;
+    const int code = ring_buffer__consume(state_->ring.get());
+    state_->take = nullptr;
+    if (code < 0 && code != -ECANCELED) return fail_errno(-code, "read the event ring");
+    return taken;
+}
+
+void Tracking::announce_waiting() {
+    std::atomic_ref<std::uint32_t>(state_->settings.data->sleeping).store(1, std::memory_order_seq_cst);
+}
+
+Result<void> Tracking::pin(const std::string& directory) {
+    if (::mkdir(directory.c_str(), 0700) != 0) return fail_errno(errno, "make " + directory);
+    for (const char* const name : pinned_maps) {
+        auto map = find_map(*state_->object, name);
+        if (!map) return tl::unexpected(map.error());
+        if (const int code = bpf_map__pin(*map, (directory + "/map_" + name).c_str()); code != 0) {
+            return fail_errno(-code, "pin " + directory + "/map_" + name);
+        }
+    }
+    for (std::size_t i = 0; i < state_->links.size(); ++i) {
+        const std::string path = directory + "/link_" + state_->link_names[i];
+        if (const int code = bpf_link__pin(state_->links[i].get(), path.c_str()); code != 0) {
+            return fail_errno(-code, "pin " + path);
+        }
+    }
+    return {};
+}
+
+Result<std::optional<PinnedTracking>> PinnedTracking::open(const std::string& directory) {
+    PinnedTracking pinned;
+    UniqueFd* const targets[] = {&pinned.descriptions_, &pinned.descriptors_, &pinned.tables_,
+                                 &pinned.table_chunks_, &pinned.settings_,    &pinned.counters_};
+    static_assert(std::size(targets) == std::size(pinned_maps));
+    for (std::size_t i = 0; i < std::size(targets); ++i) {
+        const std::string path = directory + "/map_" + pinned_maps[i];
+        const int fd = bpf_obj_get(path.c_str());
+        if (fd < 0 && errno == ENOENT && i == 0) return std::optional<PinnedTracking>{};
+        if (fd < 0) return fail_errno(errno, "open " + path);
+        targets[i]->reset(fd);
+    }
+    bpf_map_info info{};
+    std::uint32_t info_bytes = sizeof(info);
+    if (bpf_obj_get_info_by_fd(pinned.settings_.get(), &info, &info_bytes) != 0) {
+        return fail_errno(errno, "ask about " + directory + "/map_settings");
+    }
+    fdspan_settings settings{};
+    const std::uint32_t zero = 0;
+    if (info.value_size != sizeof(settings) || bpf_map_lookup_elem(pinned.settings_.get(), &zero, &settings) != 0 ||
+        settings.version != FDSPAN_MAPS_VERSION) {
+        return fail(EPROTO, "the tracking pinned in " + directory +
+                                " was armed by another version of fdspan; run `fdspan disarm` and `fdspan arm`");
+    }
+    pinned.backend_ = settings.backend == FDSPAN_BACKEND_TRAMPOLINE ? TrackingBackend::trampoline
+                      : settings.backend == FDSPAN_BACKEND_KPROBE   ? TrackingBackend::kprobe
+                                                                    : TrackingBackend::syscall;
+    pinned.tracking_since_ns_ = settings.tracking_since_ns;
+    pinned.census_ns_ = settings.census_ns;
+    return std::optional<PinnedTracking>(std::move(pinned));
+}
+
+TimeMaps PinnedTracking::maps() const {
+    TimeMaps maps;
+    maps.descriptions = descriptions_.get();
+    maps.descriptors = descriptors_.get();
+    maps.tables = tables_.get();
+    maps.table_chunks = table_chunks_.get();
+    maps.settings = settings_.get();
+    maps.counters = counters_.get();
+    return maps;
+}
+
+Result<TrackingCounters> PinnedTracking::counters() const { return read_counters(counters_.get()); }
+
+Result<std::pair<std::uint64_t, std::uint64_t>> PinnedTracking::description_fill() const {
+    bpf_map_info info{};
+    std::uint32_t info_bytes = sizeof(info);
+    if (bpf_obj_get_info_by_fd(descriptions_.get(), &info, &info_bytes) != 0) {
+        return fail_errno(errno, "ask about the descriptions map");
+    }
+    std::uint64_t key = 0;
+    std::uint64_t count = 0;
+    const void* previous = nullptr;
+    std::uint64_t next = 0;
+    while (count <= info.max_entries && bpf_map_get_next_key(descriptions_.get(), previous, &next) == 0) {
+        ++count;
+        key = next;
+        previous = &key;
+    }
+    return std::pair<std::uint64_t, std::uint64_t>(count, info.max_entries);
+}
+
+Result<void> PinnedTracking::set_census(std::uint64_t at_ns) {
+    fdspan_settings settings{};
+    const std::uint32_t zero = 0;
+    if (bpf_map_lookup_elem(settings_.get(), &zero, &settings) != 0) return fail_errno(errno, "read the settings");
+    settings.census_ns = at_ns;
+    if (bpf_map_update_elem(settings_.get(), &zero, &settings, BPF_ANY) != 0) {
+        return fail_errno(errno, "write the settings");
+    }
+    census_ns_ = at_ns;
+    return {};
+}
+
+}  // namespace fdspan

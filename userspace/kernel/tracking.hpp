@@ -1,0 +1,116 @@
+// Tracking: the kernel side of a tracing session. Owns the programs, their links, the kernel maps and the ring.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.hpp"
+#include "base/unique_fd.hpp"
+#include "kernel/iterators.hpp"
+
+namespace fdspan {
+
+enum class TrackingBackend : std::uint8_t { syscall, trampoline, kprobe };
+[[nodiscard]] constexpr std::string_view to_string(TrackingBackend backend) {
+    switch (backend) {
+        case TrackingBackend::syscall: return "syscall";
+        case TrackingBackend::trampoline: return "trampoline";
+        case TrackingBackend::kprobe: return "kprobe";
+    }
+    return "?";
+}
+
+struct TrackingOptions {
+    TrackingBackend backend = TrackingBackend::syscall;
+    std::uint32_t ring_bytes = 16U << 20;       // power of two, multiple of the page size
+    std::uint32_t max_descriptions = 1U << 20;  // entries; memory is taken as they are used
+    std::uint32_t max_descriptors = 1U << 20;
+    std::uint32_t max_tables = 1U << 17;
+    bool emit = true;                           // hand news to the ring
+    bool paths = true;                          // with the path of each opened file
+};
+
+// One hook and how it fared. A hook that this kernel does not have (an unknown syscall) is not missing.
+struct HookStatus {
+    std::string name;       // "syscalls:sys_exit_openat"
+    bool exists = false;    // this kernel has the event
+    bool attached = false;
+    bool checked = false;   // its event was made to happen
+    bool seen = false;      // … and it fired
+    int error = 0;          // errno of a failed attach
+    [[nodiscard]] bool broken() const { return exists && (!attached || (checked && !seen)); }
+};
+
+// Sums over the CPUs.
+struct TrackingCounters {
+    std::uint64_t records = 0;           // attempted
+    std::uint64_t ring_lost = 0;         // of these, without room
+    std::uint64_t ring_lost_first_ns = 0;  // window of the losses so far (CLOCK_BOOTTIME)
+    std::uint64_t ring_lost_last_ns = 0;
+    std::uint64_t description_full = 0;  // spans without an entry: bounded instead of exact
+    std::uint64_t descriptor_full = 0;
+    std::uint64_t table_full = 0;
+    std::uint64_t truncated = 0;
+    [[nodiscard]] bool maps_overflowed() const { return description_full + descriptor_full + table_full + truncated > 0; }
+};
+
+// Not thread-safe. Closing it detaches the hooks, unless they were pinned.
+class Tracking {
+public:
+    // Loads, attaches, checks the hooks, then starts stamping. Fails when the programs can't be loaded, or when a hook that
+    // this kernel has does not attach or does not fire (the message names it).
+    static Result<std::unique_ptr<Tracking>> open(const TrackingOptions& options);
+    ~Tracking();
+    Tracking(const Tracking&) = delete;
+    Tracking& operator=(const Tracking&) = delete;
+
+    [[nodiscard]] TrackingBackend backend() const;
+    [[nodiscard]] TimeMaps maps() const;  // borrowed
+    [[nodiscard]] const std::vector<HookStatus>& hooks() const;
+    [[nodiscard]] std::uint64_t tracking_since_ns() const;
+    [[nodiscard]] TrackingCounters counters() const;
+
+    // The ring: readable when the kernel side woke it. Owned by the tracking.
+    [[nodiscard]] int ring_fd() const;
+    // Takes records in order until `take` returns false or none is left. Returns how many were taken.
+    using TakeRecord = std::function<bool(const void* record, std::size_t bytes)>;
+    Result<std::size_t> drain(const TakeRecord& take);
+    // Announces that the reader goes to wait: the next record wakes ring_fd(). Drain once more after it, for what came between.
+    void announce_waiting();
+
+    // Pins maps and links into `directory` (made by this call), so that the kernel goes on stamping without this process.
+    Result<void> pin(const std::string& directory);
+
+private:
+    struct State;
+    explicit Tracking(std::unique_ptr<State> state);
+    std::unique_ptr<State> state_;
+};
+
+// The kernel maps of a pinned tracking, opened for reading times.
+class PinnedTracking {
+public:
+    // nullopt: nothing is pinned there. EPROTO: pinned by a version with other maps.
+    static Result<std::optional<PinnedTracking>> open(const std::string& directory);
+
+    [[nodiscard]] TimeMaps maps() const;
+    [[nodiscard]] TrackingBackend backend() const { return backend_; }
+    [[nodiscard]] std::uint64_t tracking_since_ns() const { return tracking_since_ns_; }
+    [[nodiscard]] std::uint64_t census_ns() const { return census_ns_; }
+    [[nodiscard]] Result<TrackingCounters> counters() const;
+    // Entries in use and the bound, of the descriptions map. Walks the map: for reports only.
+    [[nodiscard]] Result<std::pair<std::uint64_t, std::uint64_t>> description_fill() const;
+    Result<void> set_census(std::uint64_t at_ns);
+
+private:
+    UniqueFd descriptions_, descriptors_, tables_, table_chunks_, settings_, counters_;
+    TrackingBackend backend_ = TrackingBackend::syscall;
+    std::uint64_t tracking_since_ns_ = 0;
+    std::uint64_t census_ns_ = 0;
+};
+
+}  // namespace fdspan
