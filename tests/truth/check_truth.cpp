@@ -107,7 +107,7 @@ private:
 
     [[nodiscard]] std::vector<std::string> program_arguments(std::initializer_list<const char*> more = {}) const;
     void take_line(const std::string& line);
-    void read_until(Program& program, const std::string& event);
+    void read_until(Program& program, const std::vector<std::string>& events);
     void finish(Program& program);
     void arm();
     void disarm();
@@ -220,13 +220,15 @@ void Checker::take_line(const std::string& text) {
     }
 }
 
-void Checker::read_until(Program& program, const std::string& event) {
+void Checker::read_until(Program& program, const std::vector<std::string>& events) {
     std::string line;
     while (program.line(line)) {
         take_line(line);
-        if (line.starts_with("{\"event\":\"" + event + "\"")) return;
+        for (const std::string& event : events) {
+            if (line.starts_with("{\"event\":\"" + event + "\"")) return;
+        }
     }
-    throw std::runtime_error(program.name() + " ended before \"" + event + "\"");
+    throw std::runtime_error(program.name() + " ended before \"" + events.front() + "\"");
 }
 
 // Ends the program; its last lines may say what it closed.
@@ -411,7 +413,7 @@ void Checker::expect_all_ways() {
 void Checker::check_armed() {
     arm();
     Program program(program_arguments());
-    read_until(program, "ready");
+    read_until(program, {"ready", "rest"});
     hold_against_ls();
     finish(program);
     expect_all_ways();
@@ -419,11 +421,11 @@ void Checker::check_armed() {
 
 void Checker::check_older() {
     Program program(program_arguments({"--copy"}));
-    read_until(program, "ready");
+    read_until(program, {"ready", "rest"});
     arm();
     hold_against_ls();
     program.say("copy");
-    read_until(program, "copied");
+    read_until(program, {"copied"});
     hold_against_ls();
     finish(program);
     expect_all_ways();
@@ -431,7 +433,7 @@ void Checker::check_older() {
 
 void Checker::check_polled() {
     Program program(program_arguments());
-    read_until(program, "ready");
+    read_until(program, {"ready", "rest"});
     hold_against_ls();
     finish(program);
     expect_all_ways();
@@ -457,7 +459,7 @@ void Checker::check_live() {
         const std::pair slot(event.at("pid").get<pid_t>(), event.at("fd").get<int>());
         events[slot].push_back(std::move(event));
     };
-    read_until(program, "ready");
+    read_until(program, {"ready", "rest"});
     ::usleep(200'000);
     finish(program);
     ::usleep(1'500'000);
