@@ -486,6 +486,7 @@ Result<std::vector<const Column*>> select_columns(std::string_view list, std::sp
 }
 
 const Interval& age_moment(const Reference& reference) {
+    if (reference.ref == RefKind::cwd || reference.ref == RefKind::root) return reference.opened;
     const bool known = reference.description_opened.latest_ns != std::numeric_limits<std::uint64_t>::max();
     return known ? reference.description_opened : reference.opened;
 }

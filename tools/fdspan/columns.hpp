@@ -81,7 +81,7 @@ struct Column {
 // "PID,FD" alone, "+CGROUP,INO" after `defaults`. The error is a sentence.
 [[nodiscard]] Result<std::vector<const Column*>> select_columns(std::string_view list, std::span<const std::string_view> defaults);
 
-// The moment that the age of a reference counts from: its description's, or its own where it has none (exe, cwd, root).
+// The moment that the age of a reference counts from: its description's, or its own where it has none (cwd, root).
 [[nodiscard]] const Interval& age_moment(const Reference& reference);
 
 // "REG", … or the class of an anonymous inode ("eventpoll").

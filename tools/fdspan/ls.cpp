@@ -3,7 +3,8 @@
 #include <limits>
 #include <memory>
 #include <numeric>
-#include <unordered_set>
+#include <set>
+#include <tuple>
 
 #include <spdlog/spdlog.h>
 
@@ -35,7 +36,7 @@ struct LsOptions {
     bool all = false;
     bool reverse = false;
     bool json = false;
-    bool headings = true;
+    bool no_headings = false;
     bool human_sizes = false;
     bool list_columns = false;
     std::string column_list;  // empty: the default
@@ -77,7 +78,7 @@ void define_options(CLI::App& app, LsOptions& options, std::vector<std::string>&
         options.newer_than_ns = *parsed;
         return {};
     });
-    app.add_flag("--deleted", options.deleted, "Only files whose last link is gone");
+    add_flag(app, "--deleted", options.deleted, "Only files whose last link is gone");
     add_repeated(app, "--type", "TYPE", "REG, DIR, CHR, BLK, FIFO, SOCK, LNK, ANON, or a class such as eventpoll",
                  [&](const std::string& text) {
                      return for_each_part(text, [&](std::string_view part) { return options.types.add(part); });
@@ -90,14 +91,14 @@ void define_options(CLI::App& app, LsOptions& options, std::vector<std::string>&
             return {};
         });
     });
-    app.add_flag("-a,--all", options.all, "Every kind of reference; without it tables show descriptors only, unless PATH, --deleted or --ref asks");
+    add_flag(app, "-a,--all", options.all, "Every kind of reference; without it tables show descriptors only, unless PATH, --deleted or --ref asks");
     add_value(app, "-o,--output", "LIST", "Columns to show; +LIST adds to the default", [&](const std::string& text) -> Result<void> {
         const Result<std::vector<const Column*>> chosen = select_columns(text, default_columns);
         if (!chosen) return tl::unexpected(chosen.error());
         options.column_list = text;
         return {};
     });
-    app.add_flag("--list-columns", options.list_columns, "List the columns that -o and --sort know");
+    add_flag(app, "--list-columns", options.list_columns, "List the columns that -o and --sort know");
     add_value(app, "--sort", "COLUMN", "Sort by this column [AGE, oldest first; PID where no times are read]",
               [&](const std::string& text) -> Result<void> {
                   options.sort = find_column(text);
@@ -106,16 +107,16 @@ void define_options(CLI::App& app, LsOptions& options, std::vector<std::string>&
                   }
                   return {};
               });
-    app.add_flag("-r,--reverse", options.reverse, "Turn the order around");
+    add_flag(app, "-r,--reverse", options.reverse, "Turn the order around");
     add_value(app, "--limit", "N", "Show the first N only", [&](const std::string& text) -> Result<void> {
         const Result<std::uint64_t> parsed = parse_count(text, 1, std::numeric_limits<std::int64_t>::max());
         if (!parsed) return tl::unexpected(parsed.error());
         options.limit = *parsed;
         return {};
     });
-    app.add_flag("-J,--json", options.json, "One JSON document; every kind of reference, every key unless -o selects");
-    app.add_flag("!-n,!--noheadings,!--no-headings", options.headings, "No heading line");
-    app.add_flag("--human", options.human_sizes, "Sizes as 1.5K, 20M");
+    add_flag(app, "-J,--json", options.json, "One JSON document; every kind of reference, every key unless -o selects");
+    add_flag(app, "-n,--noheadings,--no-headings", options.no_headings, "No heading line");
+    add_flag(app, "--human", options.human_sizes, "Sizes as 1.5K, 20M");
     add_backend(app, options.backend);
     add_color(app, options.color);
 }
@@ -232,21 +233,12 @@ std::vector<bool> Listing::choose() {
 // A library is mapped in four or five pieces; for people that is one use of one file.
 void Listing::collapse_mappings() {
     const Snapshot& snapshot = answer_.snapshot;
-    struct Use {
-        std::uint32_t process;
-        StringId path;
-        std::uint64_t ino;
-        bool operator==(const Use&) const = default;
-    };
-    struct Hash {
-        std::size_t operator()(const Use& use) const {
-            return std::hash<std::uint64_t>()(((std::uint64_t{use.process} << 32U) | use.path) * 0x9e3779b97f4a7c15U ^ use.ino);
-        }
-    };
-    std::unordered_set<Use, Hash> seen;
+    using Use = std::tuple<std::uint32_t, std::uint64_t, DeviceNumber, std::string_view>;
+    std::set<Use> seen;
     std::erase_if(rows_, [&](std::uint32_t index) {
         const Reference& reference = snapshot.references[index];
-        return reference.ref == RefKind::mem && !seen.insert({reference.process, reference.path, reference.ino}).second;
+        return reference.ref == RefKind::mem &&
+               !seen.insert({reference.process, reference.ino, reference.dev, snapshot.text(reference.path)}).second;
     });
 }
 
@@ -344,7 +336,7 @@ void Listing::print_table(Output& output) {
     const Palette color = make_palette(options_.color);
     // First pass: widths. Cells are made twice rather than kept: a table of a million rows has to fit in memory.
     std::vector<std::size_t> widths;
-    for (const Column* column : columns_) widths.push_back(options_.headings ? column->name.size() : 1);
+    for (const Column* column : columns_) widths.push_back(options_.no_headings ? 1 : column->name.size());
     for (const std::uint32_t index : rows_) {
         for (std::size_t at = 0; at < columns_.size(); ++at) {
             widths[at] = std::max(widths[at], display_width(cell(*columns_[at], index)));
@@ -383,7 +375,7 @@ void Listing::print_table(Output& output) {
         out += '\n';
         output.written();
     };
-    if (options_.headings) {
+    if (!options_.no_headings) {
         print_line([](const Column& column) { return std::string(column.name); }, [&](const Column&) { return color.bold; });
     }
     for (const std::uint32_t index : rows_) {
@@ -455,7 +447,7 @@ int list(const LsOptions& options, Output& output) {
     if (request.kinds == 0) return usage_error("--fd asks for descriptors, --ref for none of them");
     // Mappings are told apart by file to be shown once each.
     const bool collapse = !options.json && std::find(columns.begin(), columns.end(), find_column("MAP")) == columns.end();
-    if (collapse && request.wants(RefKind::mem)) request.fields |= field_path;
+    if (collapse && request.wants(RefKind::mem)) request.fields |= field_path | field_stat;
 
     const Result<SnapshotAnswer> answer = take_snapshot(request, options.backend);
     if (!answer) return usage_error(answer.error().message);
@@ -523,7 +515,7 @@ int run_ls(std::vector<std::string> arguments, Output& output) {
     if (const std::optional<int> done = parse_arguments(app, std::move(arguments), output)) return *done;
     if (options.list_columns) return list_columns(options.json, output);
     if (options.json && options.human_sizes) return usage_error("--human has no meaning with --json, whose numbers are bytes");
-    if (options.json && !options.headings) return usage_error("--noheadings has no meaning with --json");
+    if (options.json && options.no_headings) return usage_error("--noheadings has no meaning with --json");
     if (options.json && options.color == ColorMode::always) return usage_error("--color=always has no meaning with --json");
     for (const std::string& path : paths) {
         Result<PathFilter> filter = PathFilter::create(path);

@@ -49,6 +49,10 @@ CLI::Option* add_repeated(CLI::App& app, const std::string& names, const std::st
     return add_option(app, names, metavar, help, std::move(parse))->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }
 
+void add_flag(CLI::App& app, const std::string& names, bool& flag, const std::string& help) {
+    app.add_flag_function(names, [&flag](std::int64_t) { flag = true; }, help)->disable_flag_override();
+}
+
 std::optional<int> parse_arguments(CLI::App& app, std::vector<std::string> arguments, Output& output) {
     app.get_formatter()->column_width(28);
     // CLI11 takes them from the back.

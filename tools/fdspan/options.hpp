@@ -35,6 +35,9 @@ CLI::Option* add_value(CLI::App& app, const std::string& names, const std::strin
 // The same for options that may be given more than once.
 CLI::Option* add_repeated(CLI::App& app, const std::string& names, const std::string& metavar, const std::string& help, ParseText parse);
 
+// An option without a value; "--json=3" is refused.
+void add_flag(CLI::App& app, const std::string& names, bool& flag, const std::string& help);
+
 // Runs the parser. Empty: go on. Otherwise the exit code: 0 after --help, 2 after one line on stderr.
 [[nodiscard]] std::optional<int> parse_arguments(CLI::App& app, std::vector<std::string> arguments, Output& output);
 

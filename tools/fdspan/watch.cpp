@@ -341,7 +341,7 @@ int run_watch(std::vector<std::string> arguments, Output& output) {
         return {};
     });
     add_value(app, "--timeout", "DUR", "End after this time", into_duration(options.timeout_ns, 1));
-    app.add_flag("-J,--json", options.json, "JSON Lines; the first is {\"event\":\"started\",…}");
+    add_flag(app, "-J,--json", options.json, "JSON Lines; the first is {\"event\":\"started\",…}");
     add_backend(app, options.tracker.backend);
     add_color(app, options.color);
     if (const std::optional<int> done = parse_arguments(app, std::move(arguments), output)) return *done;
