@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstring>
@@ -95,14 +96,20 @@ bool is_seccomp_filtered() {
     return true;
 }
 
-Result<TrackingCounters> read_counters(int map) {
+Result<std::vector<fdspan_counters>> read_cpu_counters(int map) {
     const int cpus = libbpf_num_possible_cpus();
     if (cpus < 0) return fail_errno(-cpus, "count CPUs");
     std::vector<fdspan_counters> values(static_cast<std::size_t>(cpus));
     const std::uint32_t zero = 0;
     if (bpf_map_lookup_elem(map, &zero, values.data()) != 0) return fail_errno(errno, "read the loss counters");
+    return values;
+}
+
+Result<TrackingCounters> read_counters(int map) {
+    auto values = read_cpu_counters(map);
+    if (!values) return tl::unexpected(values.error());
     TrackingCounters sum;
-    for (const fdspan_counters& value : values) {
+    for (const fdspan_counters& value : *values) {
         sum.records += value.seq;
         sum.ring_lost += value.ring_lost;
         sum.description_full += value.description_full;
@@ -224,7 +231,11 @@ Result<void> Tracking::State::start() {
     void* const page = ::mmap(nullptr, SettingsPage::page_bytes(), PROT_READ | PROT_WRITE, MAP_SHARED, maps.settings, 0);
     if (page == MAP_FAILED) return fail_errno(errno, "map the tracking settings");
     settings.data = static_cast<fdspan_settings*>(page);
-    if (auto done = make_permutation_key(*settings.data); !done) return done;
+    if (options.pointer_key.size() == FDSPAN_ROUNDS) {
+        std::copy(options.pointer_key.begin(), options.pointer_key.end(), settings.data->round_keys);
+    } else if (auto done = make_permutation_key(*settings.data); !done) {
+        return done;
+    }
     settings.data->version = FDSPAN_MAPS_VERSION;
     settings.data->backend = FDSPAN_BACKEND_SYSCALL;
     settings.data->emit = options.emit ? 1 : 0;
@@ -338,6 +349,14 @@ std::uint64_t Tracking::tracking_since_ns() const { return state_->settings.data
 
 TrackingCounters Tracking::counters() const { return read_counters(state_->maps.counters).value_or(TrackingCounters{}); }
 
+std::vector<std::uint64_t> Tracking::next_sequence_numbers() const {
+    std::vector<std::uint64_t> numbers;
+    for (const fdspan_counters& value : read_cpu_counters(state_->maps.counters).value_or(std::vector<fdspan_counters>{})) {
+        numbers.push_back(value.seq);
+    }
+    return numbers;
+}
+
 int Tracking::ring_fd() const { return state_->ring ? ring_buffer__epoll_fd(state_->ring.get()) : -1; }
 
 Result<std::size_t> Tracking::drain(const TakeRecord& take) {
@@ -436,6 +455,13 @@ Result<std::pair<std::uint64_t, std::uint64_t>> PinnedTracking::description_fill
         previous = &key;
     }
     return std::pair<std::uint64_t, std::uint64_t>(count, info.max_entries);
+}
+
+Result<std::vector<std::uint32_t>> PinnedTracking::pointer_key() const {
+    fdspan_settings settings{};
+    const std::uint32_t zero = 0;
+    if (bpf_map_lookup_elem(settings_.get(), &zero, &settings) != 0) return fail_errno(errno, "read the settings");
+    return std::vector<std::uint32_t>(std::begin(settings.round_keys), std::end(settings.round_keys));
 }
 
 Result<void> PinnedTracking::set_census(std::uint64_t at_ns) {

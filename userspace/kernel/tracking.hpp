@@ -32,6 +32,8 @@ struct TrackingOptions {
     std::uint32_t max_tables = 1U << 17;
     bool emit = true;                           // hand news to the ring
     bool paths = true;                          // with the path of each opened file
+    // Key under which kernel pointers leave the kernel; empty: a new random one. Two trackings with one key give the same ids.
+    std::vector<std::uint32_t> pointer_key;
 };
 
 // One hook and how it fared. A hook that this kernel does not have (an unknown syscall) is not missing.
@@ -73,6 +75,8 @@ public:
     [[nodiscard]] const std::vector<HookStatus>& hooks() const;
     [[nodiscard]] std::uint64_t tracking_since_ns() const;
     [[nodiscard]] TrackingCounters counters() const;
+    // By CPU: the number that its next record will carry.
+    [[nodiscard]] std::vector<std::uint64_t> next_sequence_numbers() const;
 
     // The ring: readable when the kernel side woke it. Owned by the tracking.
     [[nodiscard]] int ring_fd() const;
@@ -102,6 +106,7 @@ public:
     [[nodiscard]] std::uint64_t tracking_since_ns() const { return tracking_since_ns_; }
     [[nodiscard]] std::uint64_t census_ns() const { return census_ns_; }
     [[nodiscard]] Result<TrackingCounters> counters() const;
+    [[nodiscard]] Result<std::vector<std::uint32_t>> pointer_key() const;
     // Entries in use and the bound, of the descriptions map. Walks the map: for reports only.
     [[nodiscard]] Result<std::pair<std::uint64_t, std::uint64_t>> description_fill() const;
     Result<void> set_census(std::uint64_t at_ns);
