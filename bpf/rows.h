@@ -34,22 +34,23 @@ struct fdspan_process_row {
 	fdspan_u32 uid;  /* real, in the initial user namespace */
 	fdspan_u32 task_flags; /* PF_* */
 	fdspan_u32 pad;
-	char comm[16];
+	char comm[64]; /* kernel threads may have longer ones than 15 */
 };
-FDSPAN_ASSERT_SIZE(struct fdspan_process_row, 56);
+FDSPAN_ASSERT_SIZE(struct fdspan_process_row, 104);
 
 struct fdspan_row {
 	struct fdspan_row_header header;
 	fdspan_s32 fd;
 	fdspan_u32 flags; /* FDSPAN_ROW_* flags */
 	fdspan_u64 at_ns; /* CLOCK_BOOTTIME when the row was read */
-	fdspan_u64 shared_id; /* of the descriptor table (FD) or 0; set where a process's rows may come through several tasks */
+	fdspan_u64 table_id; /* FD: set where tid is not pid, whose threads may share a table of their own */
 	/* the file */
 	fdspan_u64 inode_id; /* set where user space has to complete the row with statx: equal for equal inodes */
 	fdspan_u64 ino;
 	fdspan_u64 size;
 	fdspan_u64 blocks; /* 512 bytes each */
 	fdspan_u64 born_seconds; /* inode birth time, wall clock, two's complement; FDSPAN_ROW_HAS_BIRTH */
+	fdspan_u64 changed_seconds; /* inode ctime, likewise; 0: not known */
 	fdspan_u32 born_nanoseconds;
 	fdspan_u32 fs_magic;
 	fdspan_u32 dev; /* kernel encoding: major << 20 | minor */
@@ -65,12 +66,12 @@ struct fdspan_row {
 	fdspan_u32 pad;
 	/* what the maps know; latest 0: nothing */
 	fdspan_u64 opened_earliest_ns;
-	fdspan_u64 opened_latest_ns;
+	fdspan_u64 opened_latest_ns; /* MEM, EXE: of the process's last exec that was seen */
 	fdspan_u64 description_earliest_ns;
 	fdspan_u64 description_latest_ns;
 	fdspan_u64 description_id;
 };
-FDSPAN_ASSERT_SIZE(struct fdspan_row, 184);
+FDSPAN_ASSERT_SIZE(struct fdspan_row, 192);
 
 #define FDSPAN_ROW_MARKED 1u        /* the kernel appended " (deleted)" to the path: the name is unhashed */
 #define FDSPAN_ROW_PSEUDO 2u        /* in no directory: memfd, SysV shm, socket, … */
@@ -80,9 +81,9 @@ FDSPAN_ASSERT_SIZE(struct fdspan_row, 184);
 #define FDSPAN_ROW_CUT 32u          /* the path is longer than PATH_MAX: none is given */
 #define FDSPAN_ROW_HAS_BIRTH 64u
 #define FDSPAN_ROW_ASK_STAT 128u    /* this file system keeps what stat(2) says elsewhere than in its inode */
-#define FDSPAN_ROW_SHARES_LEADER 256u /* tid's process has no leader left to own this */
-#define FDSPAN_ROW_EXECED 512u      /* EXE: the process did the exec itself, it did not inherit it by fork */
-#define FDSPAN_ROW_DESCRIBED 1024u  /* there is an open file description behind it */
+#define FDSPAN_ROW_LEADERLESS 256u  /* the process's leader is dead: its rows come through its other threads */
+#define FDSPAN_ROW_OPENED_BY_EXEC 512u /* EXE, MEM: the description is one that execve(2) made */
+#define FDSPAN_ROW_FORKED 1024u     /* and the process has it from its parent: it did no exec itself */
 
 #define FDSPAN_PATH_BYTES 4096 /* PATH_MAX, and what readlink(2) of a magic link is limited to (fs/proc/base.c) */
 #define FDSPAN_LABEL_BYTES 64

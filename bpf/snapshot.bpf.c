@@ -37,7 +37,9 @@ struct {
 	__type(value, __u8);
 } wanted SEC(".maps");
 
+#define PF_WQ_WORKER 0x20
 #define PF_FORKNOEXEC 0x40
+#define PF_KTHREAD 0x00200000
 #define O_CLOEXEC 02000000
 #define FMODE_EXEC_FLAG 0x20 /* __FMODE_EXEC in f_flags: opened by exec (include/linux/fs.h) */
 #define FMODE_BACKING (1U << 25)
@@ -173,11 +175,6 @@ static __always_inline bool fdspan_task_trusted(struct task_struct *task)
 
 /* ---- files ---- */
 
-struct fdspan_timespec {
-	__u64 seconds;
-	__u64 nanoseconds;
-};
-
 struct timespec64 {
 	__s64 tv_sec;
 	long tv_nsec;
@@ -196,10 +193,38 @@ struct shmem_inode_info {
 	struct timespec64 i_crtime; /* since 6.0 (commit f7cd16a55837 "mm: shmem: implement POSIX_FADV_..." era) */
 } __attribute__((preserve_access_index));
 
-static __always_inline void fdspan_fill_birth(struct fdspan_row *row, __s64 seconds, long nanoseconds)
+/* The inode's ctime was i_ctime, __i_ctime since 6.6, and seconds and nanoseconds of their own since 6.11. */
+struct inode___seconds {
+	__s64 i_ctime_sec;
+} __attribute__((preserve_access_index));
+struct inode___hidden {
+	struct timespec64 __i_ctime;
+} __attribute__((preserve_access_index));
+struct inode___plain {
+	struct timespec64 i_ctime;
+} __attribute__((preserve_access_index));
+
+static __always_inline __s64 fdspan_changed(struct inode *inode)
 {
-	if (seconds == 0 && nanoseconds == 0)
+	struct inode___seconds *seconds = (void *)inode;
+	struct inode___hidden *hidden = (void *)inode;
+	struct inode___plain *plain = (void *)inode;
+
+	if (bpf_core_field_exists(seconds->i_ctime_sec))
+		return BPF_CORE_READ(seconds, i_ctime_sec);
+	if (bpf_core_field_exists(hidden->__i_ctime))
+		return BPF_CORE_READ(hidden, __i_ctime.tv_sec);
+	if (bpf_core_field_exists(plain->i_ctime))
+		return BPF_CORE_READ(plain, i_ctime.tv_sec);
+	return 0;
+}
+
+static __always_inline void fdspan_fill_birth(struct fdspan_row *row, struct inode *inode, __s64 seconds,
+					      long nanoseconds)
+{
+	if (seconds <= 0)
 		return;
+	row->changed_seconds = fdspan_changed(inode);
 	row->born_seconds = seconds;
 	row->born_nanoseconds = nanoseconds;
 	row->flags |= FDSPAN_ROW_HAS_BIRTH;
@@ -226,7 +251,7 @@ static __always_inline void fdspan_fill_ext4(struct fdspan_row *row, struct inod
 	if (BPF_CORE_READ(info, i_inline_off))
 		row->flags |= FDSPAN_ROW_ASK_STAT;
 	if (iteration.fields & FDSPAN_WANT_TIMES)
-		fdspan_fill_birth(row, BPF_CORE_READ(info, i_crtime.tv_sec), BPF_CORE_READ(info, i_crtime.tv_nsec));
+		fdspan_fill_birth(row, inode, BPF_CORE_READ(info, i_crtime.tv_sec), BPF_CORE_READ(info, i_crtime.tv_nsec));
 }
 
 static __always_inline void fdspan_fill_shmem(struct fdspan_row *row, struct inode *inode)
@@ -235,7 +260,7 @@ static __always_inline void fdspan_fill_shmem(struct fdspan_row *row, struct ino
 		return;
 	struct shmem_inode_info *info = (void *)inode - bpf_core_field_offset(struct shmem_inode_info, vfs_inode);
 
-	fdspan_fill_birth(row, BPF_CORE_READ(info, i_crtime.tv_sec), BPF_CORE_READ(info, i_crtime.tv_nsec));
+	fdspan_fill_birth(row, inode, BPF_CORE_READ(info, i_crtime.tv_sec), BPF_CORE_READ(info, i_crtime.tv_nsec));
 }
 
 static __always_inline void fdspan_fill_inode(struct fdspan_row *row, struct inode *inode)
@@ -535,17 +560,34 @@ static __always_inline void fdspan_census_slot(__u64 table, __s32 fd, __u32 owne
 	__sync_fetch_and_or(word, 1ULL << ((__u32)fd % FDSPAN_WORD_BITS));
 }
 
+/* Last exec that the hooks saw of the process whose table this is; 0: none. */
+static __always_inline __u64 fdspan_exec_of(struct task_struct *task)
+{
+	__u64 table = fdspan_number(task->files);
+	struct fdspan_table *known;
+
+	if (!fdspan_have_times || !table)
+		return 0;
+	known = bpf_map_lookup_elem(&tables, &table);
+	return known && !(known->flags & FDSPAN_TABLE_FOREIGN) ? known->exec_ns : 0;
+}
+
 /* The description behind a mapping or an executable. */
-static __always_inline void fdspan_fill_description(struct fdspan_row *row, __u64 file, __u64 inode, bool by_exec)
+static __always_inline void fdspan_fill_description(struct fdspan_row *row, struct task_struct *task, __u64 file,
+						    __u64 inode, bool by_exec, bool backing)
 {
 	struct fdspan_settings *with = fdspan_settings_get();
 
-	row->flags |= FDSPAN_ROW_DESCRIBED;
+	if (by_exec)
+		row->flags |= FDSPAN_ROW_OPENED_BY_EXEC;
+	if (task->flags & PF_FORKNOEXEC)
+		row->flags |= FDSPAN_ROW_FORKED;
 	if (!(iteration.fields & FDSPAN_WANT_TIMES) || !with)
 		return;
+	row->opened_latest_ns = fdspan_exec_of(task);
 	row->description_id = fdspan_hide(with, file);
 	/* What exec opened, no hook stamps: an entry for it would be a leftover. */
-	if (!fdspan_have_times || by_exec)
+	if (!fdspan_have_times || by_exec || backing)
 		return;
 	if (iteration.census)
 		fdspan_census_description(file, inode, row->at_ns);
@@ -556,18 +598,6 @@ static __always_inline void fdspan_fill_description(struct fdspan_row *row, __u6
 		row->description_latest_ns = description->opened_latest_ns;
 		row->description_id = description->id;
 	}
-}
-
-/* Last exec that the hooks saw of the one whose table this is; 0: none. */
-static __always_inline __u64 fdspan_exec_of(struct task_struct *task)
-{
-	__u64 table = fdspan_number(task->files);
-	struct fdspan_table *known;
-
-	if (!fdspan_have_times || !table)
-		return 0;
-	known = bpf_map_lookup_elem(&tables, &table);
-	return known && !(known->flags & FDSPAN_TABLE_FOREIGN) ? known->exec_ns : 0;
 }
 
 SEC("iter/task_file")
@@ -593,11 +623,12 @@ int fdspan_task_file(struct bpf_iter__task_file *ctx)
 
 	if (!with)
 		return 0;
-	row->flags = FDSPAN_ROW_DESCRIBED;
 	row->at_ns = bpf_ktime_get_boot_ns();
 	row->fd = fd;
+	if (!task->group_leader->files)
+		row->flags |= FDSPAN_ROW_LEADERLESS;
 	if (row->header.tid != row->header.pid)
-		row->shared_id = fdspan_hide(with, table);
+		row->table_id = fdspan_hide(with, table);
 	fdspan_fill_inode(row, inode);
 	fdspan_fill_path(row, file);
 	if (iteration.fields & FDSPAN_WANT_FDINFO) {
@@ -669,9 +700,8 @@ int fdspan_task_vma(struct bpf_iter__task_vma *ctx)
 		fdspan_fill_backing(row, file);
 	if (iteration.deleted_only && row->nlink)
 		return 0;
-	if (iteration.fields & FDSPAN_WANT_TIMES)
-		row->opened_earliest_ns = fdspan_exec_of(task);
-	fdspan_fill_description(row, fdspan_number(file), fdspan_number(inode), backing || (file->f_flags & FMODE_EXEC_FLAG));
+	fdspan_fill_description(row, task, fdspan_number(file), fdspan_number(inode), file->f_flags & FMODE_EXEC_FLAG,
+				backing);
 	fdspan_write_row(ctx->meta->seq);
 	return 0;
 }
@@ -721,13 +751,33 @@ static __always_inline void fdspan_exe_row(struct seq_file *seq, struct task_str
 	fdspan_fill_inode(row, inode);
 	row->mnt_id = fdspan_mount_id(file->f_path.mnt);
 	fdspan_fill_steps(row, fdspan_number(dentry), fdspan_number(file->f_path.mnt));
-	if (!(task->flags & PF_FORKNOEXEC))
-		row->flags |= FDSPAN_ROW_EXECED;
-	if (iteration.fields & FDSPAN_WANT_TIMES)
-		row->opened_latest_ns = fdspan_exec_of(task);
-	fdspan_fill_description(row, fdspan_number(file), fdspan_number(inode), file->f_flags & FMODE_EXEC_FLAG);
+	fdspan_fill_description(row, task, fdspan_number(file), fdspan_number(inode), file->f_flags & FMODE_EXEC_FLAG,
+				false);
 	if (task->mm == mm)
 		fdspan_write_row(seq);
+}
+
+/* fs/proc/array.c, proc_task_name: the names of kernel threads do not end at 15 bytes (since 5.17). */
+struct kthread {
+	char *full_name;
+} __attribute__((preserve_access_index));
+struct task_struct___worker {
+	void *worker_private;
+} __attribute__((preserve_access_index));
+
+static __always_inline void fdspan_fill_comm(struct fdspan_process_row *process, struct task_struct *task)
+{
+	struct task_struct___worker *worker = (void *)task;
+
+	bpf_probe_read_kernel_str(process->comm, sizeof(process->comm), task->comm);
+	if ((task->flags & (PF_KTHREAD | PF_WQ_WORKER)) != PF_KTHREAD || !bpf_core_field_exists(worker->worker_private) ||
+	    !bpf_core_field_exists(((struct kthread *)0)->full_name))
+		return;
+	struct kthread *own = BPF_CORE_READ(worker, worker_private);
+	char *name = own ? BPF_CORE_READ(own, full_name) : NULL;
+
+	if (name)
+		bpf_probe_read_kernel_str(process->comm, sizeof(process->comm), name);
 }
 
 SEC("iter/task")
@@ -751,7 +801,7 @@ int fdspan_task(struct bpf_iter__task *ctx)
 		process->ppid = fdspan_tid(parent->group_leader);
 		process->uid = task->real_cred->uid.val;
 		process->task_flags = task->flags;
-		bpf_probe_read_kernel_str(process->comm, sizeof(process->comm), task->comm);
+		fdspan_fill_comm(process, task);
 		bpf_seq_write(seq, process, sizeof(*process));
 	}
 	if (!fdspan_task_wanted(task, &scratch.row.header))

@@ -19,7 +19,15 @@ struct TimeMaps {
     [[nodiscard]] bool present() const { return descriptions >= 0; }
 };
 
+// What a sweep found. An entry is one key of one of the four maps.
+struct SweepResult {
+    std::uint64_t kept = 0;
+    std::uint64_t deleted = 0;
+    std::uint64_t stale = 0;  // left although what they speak of is dead: 0 unless it dies faster than the sweep goes round
+};
+
 // Owns the loaded iterator programs. Loads once, reads often. One thread at a time per reader.
+// Shows the pids of the reader's pid namespace, and of all processes in it, whoever may read them through /proc.
 class IteratorReader {
 public:
     // Fails with the errno of the load (EPERM: capability, ENOENT: no BTF, EINVAL: kernel too old), the message says which.
@@ -29,7 +37,13 @@ public:
     IteratorReader& operator=(const IteratorReader&) = delete;
 
     // census: also enters what the maps do not know yet ("open at this time"), so that later snapshots can bound it.
+    // Fails with ENOTSUP for a census without maps.
     [[nodiscard]] Result<Snapshot> read(const SnapshotRequest& request, bool census = false);
+
+    // Deletes from the maps what speaks of dead objects and is older than this call: descriptions whose struct file is dead or another
+    // file's by now, tables that no task has, descriptors that hold another file. What only might be dead is kept: a leftover entry
+    // is never taken as evidence (bpf/maps.bpf.h), a missing one costs an exact time. ENOTSUP without maps.
+    [[nodiscard]] Result<SweepResult> sweep();
 
 private:
     struct State;

@@ -1,0 +1,696 @@
+#include "kernel/iterators.hpp"
+
+#include <linux/bpf.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <climits>
+#include <cstring>
+#include <fcntl.h>
+#include <new>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "base/unique_fd.hpp"
+#include "kernel/bpf_object.hpp"
+#include "kernel/permutation.hpp"
+#include "rows.h"
+#include "snapshot/procfs_parse.hpp"
+#include "snapshot.skel.h"
+
+namespace fdspan {
+namespace {
+
+// One read(2) never brings more than the kernel's buffer of 8 pages (kernel/bpf/bpf_iter.c).
+constexpr std::size_t buffer_bytes = 64 * 1024;
+// More pids than these are picked out of a walk over all tasks.
+constexpr std::size_t pids_walked_singly = 16;
+// A birth time is wall clock; a leap second sets that back by one second (as in the procfs reader).
+constexpr std::uint64_t birth_margin_ns = 1'000'000'000;
+constexpr std::size_t text_bytes_max = 1024 * 1024;
+constexpr std::uint32_t task_flag_wq_worker = 0x20;  // PF_WQ_WORKER, include/linux/sched.h
+constexpr int statx_flags = AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT;
+constexpr unsigned statx_mask = STATX_BASIC_STATS | STATX_BTIME;
+
+// include/uapi/linux/magic.h, and the like from file systems that keep theirs to themselves.
+constexpr std::uint32_t magic_anon_inode = 0x09041934;
+constexpr std::uint32_t magic_pipe = 0x50495045;
+constexpr std::uint32_t magic_socket = 0x534F434B;
+constexpr std::uint32_t magic_pid = 0x50494446;
+constexpr std::uint32_t magic_dma_buf = 0x444d4142;
+constexpr std::uint32_t magic_xfs = 0x58465342;
+constexpr std::uint32_t magic_btrfs = 0x9123683E;
+constexpr std::uint32_t magic_f2fs = 0xF2F52010;
+constexpr std::uint32_t magic_bcachefs = 0xca451a4e;
+// Here a dentry may be unhashed because the other side said something, not because the name is gone.
+constexpr std::array<std::uint32_t, 11> remote_magics{0x6969 /* NFS */,     0xFF534D42 /* CIFS */, 0xFE534D42 /* SMB2 */, 0x65735546 /* FUSE */,
+                                                      0x00C36400 /* Ceph */, 0x01021997 /* 9p */,   0x5346414F /* AFS */,  0x73757245 /* Coda */,
+                                                      0x01161970 /* GFS2 */, 0x0BD00BD0 /* Lustre */, 0x786F4256 /* vboxsf */};
+
+bool is_remote(std::uint32_t magic) { return std::find(remote_magics.begin(), remote_magics.end(), magic) != remote_magics.end(); }
+
+DeviceNumber device_of(std::uint32_t kernel_dev) { return {kernel_dev >> 20, kernel_dev & 0xfffff}; }
+
+FileType type_of(std::uint32_t mode, std::uint32_t magic) {
+    // Since 6.16 the kernel gives anon_inodes a type and takes it out of what stat shows.
+    if (magic == magic_anon_inode || magic == magic_pid) return FileType::anon;
+    switch (mode & S_IFMT) {
+        case S_IFREG: return FileType::reg;
+        case S_IFDIR: return FileType::dir;
+        case S_IFCHR: return FileType::chr;
+        case S_IFBLK: return FileType::blk;
+        case S_IFIFO: return FileType::fifo;
+        case S_IFSOCK: return FileType::sock;
+        case S_IFLNK: return FileType::lnk;
+        default: return FileType::anon;
+    }
+}
+
+RefKind ref_of(std::uint16_t kind) {
+    switch (kind) {
+        case FDSPAN_ROW_MEM: return RefKind::mem;
+        case FDSPAN_ROW_EXE: return RefKind::exe;
+        case FDSPAN_ROW_CWD: return RefKind::cwd;
+        case FDSPAN_ROW_ROOT: return RefKind::root;
+        default: return RefKind::fd;
+    }
+}
+
+struct SkeletonDeleter {
+    void operator()(fdspan_snapshot_bpf* skeleton) const { fdspan_snapshot_bpf__destroy(skeleton); }
+};
+using Skeleton = std::unique_ptr<fdspan_snapshot_bpf, SkeletonDeleter>;
+
+Error load_error(int code) {
+    if (code == EPERM || code == EACCES) {
+        return {code, "load the BPF iterators: not permitted; that takes CAP_BPF and CAP_PERFMON (or root), and no lockdown=confidentiality"};
+    }
+    if (::access("/sys/kernel/btf/vmlinux", R_OK) != 0) {
+        return {ENOENT, "load the BPF iterators: this kernel has no BTF (built without CONFIG_DEBUG_INFO_BTF)"};
+    }
+    return {code, "load the BPF iterators: " + std::generic_category().message(code) + "; this kernel is older than 6.1 or built without them"};
+}
+
+Result<Skeleton> open_skeleton(const TimeMaps& maps) {
+    Skeleton skeleton(fdspan_snapshot_bpf__open());
+    if (!skeleton) return tl::unexpected<Error>(load_error(errno));
+    skeleton->rodata->fdspan_have_times = maps.present();
+    if (!maps.present()) return skeleton;
+    const std::array<std::pair<bpf_map*, int>, 6> shared{{{skeleton->maps.descriptions, maps.descriptions},
+                                                          {skeleton->maps.descriptors, maps.descriptors},
+                                                          {skeleton->maps.tables, maps.tables},
+                                                          {skeleton->maps.table_chunks, maps.table_chunks},
+                                                          {skeleton->maps.settings, maps.settings},
+                                                          {skeleton->maps.counters, maps.counters}}};
+    for (const auto& [map, fd] : shared) {
+        if (fd < 0) return fail(EINVAL, "load the BPF iterators: not all maps of the tracking were given");
+        if (const int error = bpf_map__reuse_fd(map, fd); error != 0) return fail_errno(-error, std::string("share the map ") + bpf_map__name(map));
+    }
+    return skeleton;
+}
+
+// Link of an iterator program; pid 0: over all tasks.
+Result<BpfLink> attach(const bpf_program* program, pid_t pid = 0) {
+    bpf_iter_link_info info{};
+    LIBBPF_OPTS(bpf_iter_attach_opts, options);
+    if (pid != 0) {
+        info.task.pid = static_cast<std::uint32_t>(pid);
+        options.link_info = &info;
+        options.link_info_len = sizeof info;
+    }
+    bpf_link* const link = bpf_program__attach_iter(program, &options);
+    if (link == nullptr) return fail_errno(errno, std::string("attach ") + bpf_program__name(program));
+    return BpfLink(link);
+}
+
+// Reads an iteration to its end; calls take(bytes) per read(2).
+template <class Take>
+Result<void> iterate(const bpf_link& link, std::vector<char>& buffer, Take&& take) {
+    const UniqueFd iterator(bpf_iter_create(bpf_link__fd(&link)));
+    if (!iterator.valid()) return fail_errno(errno, "open a BPF iterator");
+    for (;;) {
+        const ssize_t got = ::read(iterator.get(), buffer.data(), buffer.size());
+        // EAGAIN: a million objects went by without a row.
+        if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+        if (got < 0) return fail_errno(errno, "read a BPF iterator");
+        if (got == 0) return {};
+        if (auto taken = take(std::string_view(buffer.data(), static_cast<std::size_t>(got))); !taken) return taken;
+    }
+}
+
+struct PidKey {
+    pid_t pid = 0;
+    std::uint64_t table_id = 0;
+    friend bool operator==(const PidKey&, const PidKey&) = default;
+};
+struct PidKeyHash {
+    std::size_t operator()(const PidKey& key) const { return key.table_id ^ (static_cast<std::uint64_t>(key.pid) * 0x9E3779B97F4A7C15ULL); }
+};
+
+// Turns the rows of one read into a snapshot.
+class Collector {
+public:
+    Collector(const SnapshotRequest& request, Snapshot& out) : request_(request), out_(out) {
+        want_path_ = request.wants(field_path);
+        want_times_ = request.wants(field_times);
+        want_stat_ = request.wants(field_stat) || want_times_ || request.deleted_only;
+        want_fdinfo_ = request.wants(field_fdinfo);
+    }
+
+    Result<void> take(std::string_view bytes) {
+        return each_row(bytes, [this](const fdspan_row_header& header, std::string_view row) {
+            if (header.kind == FDSPAN_ROW_PROCESS) add_process(row);
+            else add_reference(row);
+        });
+    }
+
+    // A second look at who is there: rows of a process that ended meanwhile are half of what it had.
+    Result<void> take_survivors(std::string_view bytes) {
+        return each_row(bytes, [this](const fdspan_row_header& header, std::string_view) {
+            const auto known = processes_.find(static_cast<pid_t>(header.pid));
+            if (known != processes_.end() && known->second.started_ns == header.started_ns) known->second.survived = true;
+        });
+    }
+
+    void finish() {
+        std::vector<std::uint32_t> place(out_.processes.size(), UINT32_MAX);
+        std::vector<Process> left;
+        left.reserve(out_.processes.size());
+        for (const auto& [pid, known] : processes_) {
+            if (known.survived) place[known.index] = 0;
+        }
+        std::vector<std::uint32_t> order;  // ascending by pid, the walk's own order
+        for (std::uint32_t i = 0; i < out_.processes.size(); ++i) {
+            if (place[i] == UINT32_MAX) ++out_.gaps.vanished_processes;
+            else order.push_back(i);
+        }
+        std::sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) { return out_.processes[a].pid < out_.processes[b].pid; });
+        for (const std::uint32_t i : order) {
+            place[i] = static_cast<std::uint32_t>(left.size());
+            left.push_back(out_.processes[i]);
+        }
+        out_.processes = std::move(left);
+        std::erase_if(out_.references, [&](const Reference& reference) { return place[reference.process] == UINT32_MAX; });
+        for (Reference& reference : out_.references) reference.process = place[reference.process];
+        group_by_process();
+        for (const pid_t pid : request_.pids) {
+            if (!processes_.contains(pid)) ++out_.gaps.missing_pids;
+        }
+    }
+
+private:
+    struct Known {
+        std::uint32_t index = 0;
+        std::uint64_t started_ns = 0;
+        bool survived = false;
+        // Rows of a process without leader come through every thread: these are the ones that count.
+        pid_t mem_tid = 0, exe_tid = 0, place_tid = 0;
+        std::uint64_t table_id = 0;  // of the table that stands for the process's own
+    };
+
+    struct Completion {
+        bool there = false;
+        struct statx stx{};
+    };
+
+    template <class Each>
+    Result<void> each_row(std::string_view bytes, Each&& each) {
+        while (!bytes.empty()) {
+            fdspan_row_header header{};
+            if (bytes.size() < sizeof header) return malformed();
+            std::memcpy(&header, bytes.data(), sizeof header);
+            const std::size_t fixed = header.kind == FDSPAN_ROW_PROCESS ? sizeof(fdspan_process_row) : sizeof(fdspan_row);
+            if (header.kind < FDSPAN_ROW_PROCESS || header.kind > FDSPAN_ROW_ROOT || header.size != fixed + header.text_bytes || header.size > bytes.size()) {
+                return malformed();
+            }
+            each(header, bytes.substr(0, header.size));
+            bytes.remove_prefix(header.size);
+        }
+        return {};
+    }
+
+    static tl::unexpected<Error> malformed() { return fail(EPROTO, "a BPF iterator wrote a row of another layout than this program's"); }
+
+    void add_process(std::string_view bytes) {
+        fdspan_process_row row{};
+        std::memcpy(&row, bytes.data(), sizeof row);
+        const auto pid = static_cast<pid_t>(row.header.pid);
+        const auto [known, fresh] = processes_.try_emplace(pid);
+        if (!fresh) return;
+        known->second.index = static_cast<std::uint32_t>(out_.processes.size());
+        known->second.started_ns = row.header.started_ns;
+        Process process;
+        process.pid = pid;
+        process.ppid = static_cast<pid_t>(row.ppid);
+        process.uid = row.uid;
+        std::string_view comm(row.comm, ::strnlen(row.comm, sizeof row.comm));
+        // What a kworker works on stands in /proc only (kernel/workqueue.c, wq_worker_comm).
+        if ((row.task_flags & task_flag_wq_worker) != 0 && read_file(pid, "comm")) {
+            comm = {text_.data(), filled_};
+            if (comm.ends_with('\n')) comm.remove_suffix(1);
+        }
+        process.comm = out_.strings.intern(comm);
+        process.started = Interval::exact(row.header.started_ns);
+        if (request_.wants(field_cgroup)) read_cgroup(process);
+        out_.processes.push_back(process);
+    }
+
+    // A file of /proc/PID, into text_ and filled_.
+    bool read_file(pid_t pid, const char* name) {
+        const UniqueFd file(::open(("/proc/" + std::to_string(pid) + '/' + name).c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
+        if (!file.valid()) return false;
+        filled_ = 0;
+        for (;;) {
+            if (filled_ == text_.size()) {
+                if (text_.size() >= text_bytes_max) return true;
+                text_.resize(std::max<std::size_t>(4096, text_.size() * 2));
+            }
+            const ssize_t got = ::read(file.get(), text_.data() + filled_, text_.size() - filled_);
+            if (got < 0 && errno == EINTR) continue;
+            if (got < 0) return false;
+            if (got == 0) return true;
+            filled_ += static_cast<std::size_t>(got);
+        }
+    }
+
+    void read_cgroup(Process& process) {
+        if (!read_file(process.pid, "cgroup")) return;
+        const procfs::CgroupChoice choice = procfs::choose_cgroup({text_.data(), filled_});
+        out_.gaps.unparsed_lines += choice.unparsed_lines;
+        process.cgroup = out_.strings.intern(choice.path);
+        process.container = out_.strings.intern(procfs::container_hint(choice.path));
+    }
+
+    // Through which task a row counts, and under which number it is shown. False: another row says the same.
+    bool settle_task(const fdspan_row& row, Known& known, Reference& reference) {
+        const auto tid = static_cast<pid_t>(row.header.tid);
+        reference.tid = tid;
+        if (row.header.tid == row.header.pid) return true;
+        const auto first = [&](pid_t& speaker) {
+            if (speaker == 0) speaker = tid;
+            reference.tid = static_cast<pid_t>(row.header.pid);
+            return speaker == tid;
+        };
+        switch (reference.ref) {
+            case RefKind::mem: return first(known.mem_tid);
+            case RefKind::exe: return first(known.exe_tid);
+            case RefKind::cwd:
+            case RefKind::root: return first(known.place_tid);
+            case RefKind::fd: break;
+        }
+        const auto [speaker, fresh] = tables_.try_emplace(PidKey{static_cast<pid_t>(row.header.pid), row.table_id}, tid);
+        if (speaker->second != tid) return false;
+        if ((row.flags & FDSPAN_ROW_LEADERLESS) != 0 && known.table_id == 0) known.table_id = row.table_id;
+        if (known.table_id == row.table_id) reference.tid = static_cast<pid_t>(row.header.pid);
+        return true;
+    }
+
+    void add_reference(std::string_view bytes) {
+        fdspan_row row{};
+        std::memcpy(&row, bytes.data(), sizeof row);
+        // One that was not there when the snapshot began is none of its business, and neither is a pid's next owner.
+        const auto found = processes_.find(static_cast<pid_t>(row.header.pid));
+        if (found == processes_.end() || found->second.started_ns != row.header.started_ns) return;
+        Reference reference;
+        reference.process = found->second.index;
+        reference.ref = ref_of(row.header.kind);
+        if (!settle_task(row, found->second, reference)) return;
+        reference.fd = row.fd;
+        if (want_stat_ && (row.flags & FDSPAN_ROW_ASK_STAT) != 0) complete(row, reference.ref);
+        if (row.nlink != 0 && request_.deleted_only) return;
+
+        const std::string_view text = text_of(row, bytes.substr(sizeof row));
+        const FileType type = type_of(row.mode, row.fs_magic);
+        const std::string_view path = path_of(row, text);
+        const NameState name = name_of(row, text);
+        if (request_.deleted_only && name != NameState::deleted) return;
+        if ((row.flags & FDSPAN_ROW_CUT) != 0) ++out_.gaps.truncated_paths;
+        if (type == FileType::anon && (want_stat_ || want_path_)) {
+            reference.type = type;
+            reference.type_name = out_.strings.intern(class_of(row, text));
+        }
+        if (want_stat_) {
+            reference.type = type;
+            reference.name = name;
+            reference.dev = device_of(row.dev);
+            if (type == FileType::chr || type == FileType::blk) reference.rdev = device_of(row.rdev);
+            reference.ino = row.ino;
+            reference.nlink = row.nlink;
+            reference.size = row.size;
+            reference.allocated = row.blocks * 512;
+            reference.mnt_id = row.mnt_id;
+            reference.valid |= field_stat;
+        }
+        if (want_path_ && (row.flags & FDSPAN_ROW_CUT) == 0) {
+            reference.path = out_.strings.intern(path);
+            reference.valid |= field_path;
+        }
+        if (reference.ref == RefKind::mem) {
+            reference.map_start = row.position;
+            reference.map_end = row.end;
+            reference.map_flags = row.map_flags;
+        } else if (reference.ref == RefKind::fd && want_fdinfo_) {
+            reference.pos = row.position;
+            reference.flags = row.open_flags;
+            reference.mnt_id = row.mnt_id;
+            reference.valid |= field_fdinfo;
+        }
+        if (want_times_) set_times(row, reference);
+        out_.references.push_back(reference);
+    }
+
+    // ---- names ----------------------------------------------------------------------------------------------------------
+
+    // The path, or the last name where no path was asked for.
+    std::string_view text_of(const fdspan_row& row, std::string_view text) {
+        if ((row.flags & FDSPAN_ROW_NAMES) == 0) return text;
+        path_.clear();
+        while (!text.empty()) {
+            const std::size_t last = text.size() - 1;  // the NUL of the outermost name that is left
+            const std::size_t before = last == 0 ? std::string_view::npos : text.rfind('\0', last - 1);
+            const std::size_t begin = before == std::string_view::npos ? 0 : before + 1;
+            path_ += '/';
+            path_ += text.substr(begin, last - begin);
+            text = text.substr(0, begin);
+        }
+        if (path_.empty()) path_ = "/";
+        return path_;
+    }
+
+    // What the kernel appended comes off, what is part of the name stays.
+    static std::string_view bare(const fdspan_row& row, std::string_view text) {
+        if ((row.flags & FDSPAN_ROW_HAS_PATH) == 0) return text;
+        const bool made_up = (row.flags & FDSPAN_ROW_PSEUDO) != 0 && row.fs_magic != magic_dma_buf && text.starts_with('/');
+        return (made_up || (row.flags & FDSPAN_ROW_MARKED) != 0) && text.ends_with(procfs::deleted_mark) ? procfs::without_mark(text) : text;
+    }
+
+    std::string_view path_of(const fdspan_row& row, std::string_view text) {
+        const auto bracket = [&](std::string_view prefix) {
+            path_ = prefix;
+            path_ += std::to_string(row.ino);
+            path_ += ']';
+            return std::string_view(path_);
+        };
+        switch (row.fs_magic) {
+            case magic_pipe:
+                if ((row.flags & FDSPAN_ROW_PSEUDO) != 0) return bracket("pipe:[");
+                break;
+            case magic_socket: return bracket("socket:[");
+            case magic_anon_inode:
+                if ((row.flags & FDSPAN_ROW_HAS_LABEL) == 0) break;
+                path_ = "anon_inode:";
+                path_ += text;
+                return path_;
+            default: break;
+        }
+        return bare(row, text);
+    }
+
+    static std::string_view class_of(const fdspan_row& row, std::string_view text) {
+        if (row.fs_magic == magic_pid) return "pidfd";
+        if (row.fs_magic != magic_anon_inode) return {};
+        if (text.size() >= 2 && text.front() == '[' && text.back() == ']') return text.substr(1, text.size() - 2);
+        return text;
+    }
+
+    NameState name_of(const fdspan_row& row, std::string_view text) const {
+        if (row.fs_magic == magic_pipe || row.fs_magic == magic_socket || row.fs_magic == magic_anon_inode) return NameState::nameless;
+        if ((row.flags & FDSPAN_ROW_PSEUDO) != 0) {
+            // Made by the kernel for itself. Those with a path-like label are memory; "/" stands before it in a path only.
+            const std::string_view label = text.starts_with('/') ? bare(row, text).substr(1) : text;
+            if (label.starts_with("memfd:") || label == "secretmem") return NameState::memfd;
+            const bool has_memory = (row.mode & S_IFMT) == S_IFREG && row.nlink == 0;
+            return has_memory || label == "dev/zero" || label.starts_with("SYSV") || label == "anon_hugepage" ? NameState::shm
+                                                                                                              : NameState::nameless;
+        }
+        if (row.nlink == 0) {
+            const std::string_view path = bare(row, text);
+            const std::size_t slash = path.rfind('/');
+            const std::string_view last = slash == std::string_view::npos ? path : path.substr(slash + 1);
+            const bool flagged = want_fdinfo_ && (row.open_flags & O_TMPFILE) == O_TMPFILE;
+            return flagged || last == "#" + std::to_string(row.ino) ? NameState::tmpfile : NameState::deleted;
+        }
+        if ((row.flags & FDSPAN_ROW_MARKED) == 0) return NameState::named;
+        return is_remote(row.fs_magic) ? NameState::unknown : NameState::gone;
+    }
+
+    // ---- what the inode does not tell -----------------------------------------------------------------------------------
+
+    void complete(fdspan_row& row, RefKind ref) {
+        Completion& completion = completions_[row.inode_id];
+        if (!completion.there && ::statx(AT_FDCWD, magic_link(row, ref).c_str(), statx_flags, statx_mask, &completion.stx) == 0) {
+            // A slot that was reused meanwhile leads to another file; numbers differ rightly on file systems that stack others.
+            completion.there = (completion.stx.stx_mode & S_IFMT) == (row.mode & S_IFMT);
+        }
+        if (!completion.there) {
+            ++out_.gaps.unstatable_references;
+            return;
+        }
+        const struct statx& stx = completion.stx;
+        row.dev = stx.stx_dev_major << 20 | (stx.stx_dev_minor & 0xfffff);
+        row.rdev = stx.stx_rdev_major << 20 | (stx.stx_rdev_minor & 0xfffff);
+        row.ino = stx.stx_ino;
+        row.nlink = stx.stx_nlink;
+        row.size = stx.stx_size;
+        row.blocks = stx.stx_blocks;
+        const bool born_here = row.fs_magic == magic_xfs || row.fs_magic == magic_btrfs || row.fs_magic == magic_f2fs || row.fs_magic == magic_bcachefs;
+        if (born_here && (stx.stx_mask & STATX_BTIME) != 0 && stx.stx_btime.tv_sec > 0) {
+            row.flags |= FDSPAN_ROW_HAS_BIRTH;
+            row.born_seconds = static_cast<std::uint64_t>(stx.stx_btime.tv_sec);
+            row.born_nanoseconds = stx.stx_btime.tv_nsec;
+            row.changed_seconds = static_cast<std::uint64_t>(stx.stx_ctime.tv_sec);
+        }
+    }
+
+    static std::string magic_link(const fdspan_row& row, RefKind ref) {
+        const std::string tid = std::to_string(row.header.tid);
+        std::string path = "/proc/";
+        if (ref == RefKind::mem) {
+            // Threads have no map_files under task/, but /proc/TID, which is not listed, has.
+            std::array<char, 48> range{};
+            std::snprintf(range.data(), range.size(), "/map_files/%llx-%llx", static_cast<unsigned long long>(row.position),
+                          static_cast<unsigned long long>(row.end));
+            return path + tid + range.data();
+        }
+        path += std::to_string(row.header.pid) + "/task/" + tid;
+        if (ref == RefKind::fd) return path + "/fd/" + std::to_string(row.fd);
+        return path + '/' + std::string(to_string(ref));
+    }
+
+    // ---- times ----------------------------------------------------------------------------------------------------------
+
+    // Lower bound from the inode's birth; the same rule as the procfs reader's.
+    std::uint64_t birth_ns(const fdspan_row& row) const {
+        if ((row.flags & FDSPAN_ROW_HAS_BIRTH) == 0) return Interval::unknown_earliest;
+        const auto realtime_ns = [](std::uint64_t seconds, std::uint32_t nanoseconds) {
+            return std::clamp<std::int64_t>(static_cast<std::int64_t>(seconds), 0, 4'000'000'000) * 1'000'000'000 + nanoseconds;
+        };
+        const std::uint64_t birth = out_.clock.to_boottime_ns(realtime_ns(row.born_seconds, row.born_nanoseconds));
+        const std::uint64_t changed = out_.clock.to_boottime_ns(realtime_ns(row.changed_seconds, 0));
+        // Stamps in the future: the wall clock was set back since, and nothing is known of by how much.
+        if (birth > row.at_ns || changed > row.at_ns + birth_margin_ns) return Interval::unknown_earliest;
+        const std::uint64_t margin = birth_margin_ns + out_.clock.uncertainty_ns;
+        return birth > margin ? birth - margin : Interval::unknown_earliest;
+    }
+
+    static Interval interval(std::uint64_t earliest_ns, std::uint64_t latest_ns) {
+        if (earliest_ns == latest_ns) return Interval::exact(latest_ns);
+        return Interval::bounded(std::min(earliest_ns, latest_ns), latest_ns);
+    }
+
+    void set_times(const fdspan_row& row, Reference& reference) const {
+        const std::uint64_t started = row.header.started_ns;
+        reference.valid |= field_times;
+        if (reference.ref == RefKind::cwd || reference.ref == RefKind::root) {
+            // No description: the reference is all there is.
+            reference.opened = reference.description_opened = Interval::bounded(started, row.at_ns);
+            return;
+        }
+        const std::uint64_t birth = birth_ns(row);
+        Interval& opened = reference.opened;
+        Interval& described = reference.description_opened;
+        described = row.description_latest_ns != 0 ? interval(row.description_earliest_ns, row.description_latest_ns)
+                                                   : Interval::bounded(birth, row.at_ns);
+        described.narrow(Interval::bounded(birth, row.at_ns));
+        reference.description_id = row.description_id;
+        if (reference.ref == RefKind::fd) {
+            opened = row.opened_latest_ns != 0 ? interval(row.opened_earliest_ns, row.opened_latest_ns)
+                                               : Interval::bounded(row.opened_earliest_ns, row.at_ns);
+            opened.narrow(Interval::bounded(std::max(started, birth), row.at_ns));
+        } else {
+            const std::uint64_t exec = row.opened_latest_ns;  // 0: none seen
+            const bool by_exec = (row.flags & FDSPAN_ROW_OPENED_BY_EXEC) != 0;
+            opened = Interval::bounded(started, row.at_ns);
+            // A mapping came with or after the memory's own exec; the executable with it.
+            if (exec != 0) opened.narrow(reference.ref == RefKind::mem ? Interval::bounded(exec, row.at_ns) : Interval::bounded(started, exec));
+            // What exec opened, this process's exec did, or one of an ancestor before the fork.
+            if (by_exec && (row.flags & FDSPAN_ROW_FORKED) != 0) described.narrow(Interval::bounded(birth, started));
+            else if (by_exec) described.narrow(Interval::bounded(started, exec != 0 ? exec : row.at_ns));
+        }
+        // A reference is never older than its description.
+        opened.narrow(Interval::bounded(described.earliest_ns, opened.latest_ns));
+        described.narrow(Interval::bounded(described.earliest_ns, opened.latest_ns));
+    }
+
+    // ---- order ----------------------------------------------------------------------------------------------------------
+
+    // The walks each go by process; together they have to be sorted. In place: a million rows are not copied.
+    void group_by_process() {
+        std::vector<Reference>& rows = out_.references;
+        std::vector<std::size_t> next(out_.processes.size() + 1, 0);
+        if (std::is_sorted(rows.begin(), rows.end(), [](const Reference& a, const Reference& b) { return a.process < b.process; })) return;
+        for (const Reference& row : rows) ++next[row.process + 1];
+        for (std::size_t i = 1; i < next.size(); ++i) next[i] += next[i - 1];
+        const std::vector<std::size_t> begin = next;
+        for (std::size_t process = 0; process < out_.processes.size(); ++process) {
+            while (next[process] < begin[process + 1]) {
+                Reference& row = rows[next[process]];
+                if (row.process == process) ++next[process];
+                else std::swap(row, rows[next[row.process]++]);
+            }
+        }
+    }
+
+    const SnapshotRequest& request_;
+    Snapshot& out_;
+    bool want_path_ = false;
+    bool want_stat_ = false;
+    bool want_fdinfo_ = false;
+    bool want_times_ = false;
+    std::unordered_map<pid_t, Known> processes_;
+    std::unordered_map<PidKey, pid_t, PidKeyHash> tables_;
+    std::unordered_map<std::uint64_t, Completion> completions_;
+    std::vector<char> text_;
+    std::size_t filled_ = 0;
+    std::string path_;
+};
+
+}  // namespace
+
+struct IteratorReader::State {
+    TimeMaps maps;
+    Skeleton skeleton;
+    BpfLink tasks, files, mappings;
+    std::vector<char> buffer = std::vector<char>(buffer_bytes);
+    std::vector<std::uint32_t> wanted;  // what the map of that name holds
+    bool single_pids = true;            // the kernel takes a pid with the link (since 6.1)
+
+    Result<void> choose(const std::vector<pid_t>& pids) {
+        const int map = bpf_map__fd(skeleton->maps.wanted);
+        for (const std::uint32_t pid : wanted) bpf_map_delete_elem(map, &pid);
+        wanted.clear();
+        for (const pid_t pid : pids) {
+            const auto key = static_cast<std::uint32_t>(pid);
+            const std::uint8_t one = 1;
+            if (bpf_map_update_elem(map, &key, &one, BPF_ANY) != 0) return fail_errno(errno, "choose processes to read");
+            wanted.push_back(key);
+        }
+        return {};
+    }
+
+    template <class Take>
+    Result<void> walk(const bpf_program* program, BpfLink& all, const std::vector<pid_t>& singly, Take&& take) {
+        if (!singly.empty()) {
+            for (const pid_t pid : singly) {
+                auto link = attach(program, pid);
+                if (!link) return tl::unexpected<Error>(link.error());
+                if (auto done = iterate(**link, buffer, take); !done) return done;
+            }
+            return {};
+        }
+        if (!all) {
+            auto link = attach(program);
+            if (!link) return tl::unexpected<Error>(link.error());
+            all = std::move(*link);
+        }
+        return iterate(*all, buffer, take);
+    }
+};
+
+Result<std::unique_ptr<IteratorReader>> IteratorReader::open(const TimeMaps& maps) {
+    try {
+        auto state = std::make_unique<State>();
+        state->maps = maps;
+        auto skeleton = open_skeleton(maps);
+        if (!skeleton) return tl::unexpected<Error>(skeleton.error());
+        state->skeleton = std::move(*skeleton);
+        if (const int error = fdspan_snapshot_bpf__load(state->skeleton.get()); error != 0) return tl::unexpected<Error>(load_error(-error));
+        if (!maps.present()) {
+            fdspan_settings settings{};
+            if (auto made = make_permutation_key(settings); !made) return tl::unexpected<Error>(made.error());
+            const std::uint32_t zero = 0;
+            if (bpf_map_update_elem(bpf_map__fd(state->skeleton->maps.settings), &zero, &settings, BPF_ANY) != 0) {
+                return fail_errno(errno, "write the settings of the BPF iterators");
+            }
+        }
+        return std::unique_ptr<IteratorReader>(new IteratorReader(std::move(state)));
+    } catch (const std::bad_alloc&) {
+        return fail(ENOMEM, "not enough memory for the BPF iterators");
+    }
+}
+
+IteratorReader::IteratorReader(std::unique_ptr<State> state) : state_(std::move(state)) {}
+IteratorReader::~IteratorReader() = default;
+
+Result<Snapshot> IteratorReader::read(const SnapshotRequest& request, bool census) {
+    State& state = *state_;
+    if (census && !state.maps.present()) return fail(ENOTSUP, "a census needs the maps of the tracking");
+    try {
+        Snapshot snapshot;
+        snapshot.source = "bpf";
+        snapshot.began_ns = boottime_now_ns();
+        snapshot.clock = WallClock::now();
+
+        SnapshotRequest asked = request;
+        std::sort(asked.pids.begin(), asked.pids.end());
+        asked.pids.erase(std::unique(asked.pids.begin(), asked.pids.end()), asked.pids.end());
+        fdspan_iteration& iteration = state.skeleton->bss->iteration;
+        iteration = {};
+        const bool stat = asked.wants(field_stat) || asked.wants(field_times) || asked.deleted_only;
+        iteration.fields = (asked.wants(field_path) ? FDSPAN_WANT_PATH : 0) | (stat ? FDSPAN_WANT_STAT : 0) |
+                           (asked.wants(field_fdinfo) ? FDSPAN_WANT_FDINFO : 0) | (asked.wants(field_times) || census ? FDSPAN_WANT_TIMES : 0);
+        iteration.deleted_only = asked.deleted_only;
+        iteration.census = census;
+        iteration.census_began_ns = snapshot.began_ns;
+        std::vector<pid_t> singly;
+        if (!asked.pids.empty() && asked.pids.size() <= pids_walked_singly) {
+            for (const pid_t pid : asked.pids) {
+                if (pid > 0) singly.push_back(pid);
+            }
+        }
+        // Always: a number of a thread that is not a process's would otherwise bring in the process.
+        iteration.filtered = !asked.pids.empty();
+        if (auto chosen = state.choose(asked.pids); !chosen) return tl::unexpected<Error>(chosen.error());
+
+        Collector collector(asked, snapshot);
+        const auto take = [&](std::string_view bytes) { return collector.take(bytes); };
+        const auto& programs = state.skeleton->progs;
+        for (const auto& [ref, kind] : {std::pair{RefKind::exe, FDSPAN_ROW_EXE}, {RefKind::cwd, FDSPAN_ROW_CWD}, {RefKind::root, FDSPAN_ROW_ROOT}}) {
+            if (asked.wants(ref)) iteration.kinds |= 1U << kind;
+        }
+        const bool nobody = !asked.pids.empty() && asked.pids.back() <= 0;
+        if (!nobody) {
+            Result<void> done = state.walk(programs.fdspan_task, state.tasks, singly, take);
+            if (done && asked.wants(RefKind::fd)) done = state.walk(programs.fdspan_task_file, state.files, singly, take);
+            if (done && asked.wants(RefKind::mem)) done = state.walk(programs.fdspan_task_vma, state.mappings, singly, take);
+            iteration.kinds = 0;
+            if (done) {
+                done = state.walk(programs.fdspan_task, state.tasks, singly,
+                                  [&](std::string_view bytes) { return collector.take_survivors(bytes); });
+            }
+            if (!done) return tl::unexpected<Error>(done.error());
+        }
+        collector.finish();
+        snapshot.ended_ns = boottime_now_ns();
+        return snapshot;
+    } catch (const std::bad_alloc&) {
+        return fail(ENOMEM, "not enough memory for a snapshot");
+    }
+}
+
+}  // namespace fdspan
