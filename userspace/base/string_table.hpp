@@ -26,6 +26,26 @@ public:
         return id;
     }
 
+    // Keeps a copy without looking for an equal one: for short-lived tables, where the look-up would cost more than it saves.
+    StringId append(std::string_view text) {
+        if (text.empty()) return 0;
+        strings_.push_back(store(text));
+        return static_cast<StringId>(strings_.size() - 1);
+    }
+
+    // Forgets everything, keeps one chunk. Every view and id but 0 is void.
+    void clear() {
+        strings_.resize(1);
+        if (ids_.size() > 1) {
+            ids_.clear();
+            ids_.emplace(strings_.front(), 0);
+        }
+        while (chunks_.size() > 1) chunks_.pop_back();
+        // The chunk that stays may be an oversized one: it holds at least chunk_bytes either way.
+        chunk_next_ = chunks_.empty() ? nullptr : chunks_.back().get();
+        chunk_left_ = chunks_.empty() ? 0 : chunk_bytes;
+    }
+
     [[nodiscard]] std::string_view get(StringId id) const { return strings_[id]; }
     [[nodiscard]] std::size_t count() const { return strings_.size(); }
 

@@ -1,0 +1,412 @@
+// Index: what every process holds open, kept current by records and corrected by snapshots (reconcile/).
+//
+// Owns processes, descriptor tables, descriptions and paths. Not thread-safe: one thread at a time. Times are
+// CLOCK_BOOTTIME nanoseconds. Deterministic: the same records give the same index and the same events.
+// Fork shares the pages of a table until one side writes (a table is mostly a copy of its parent's).
+// A loss shows as processes that `incomplete()` names, as slots that the next reconcile corrects, and never as a moved
+// exact time. Memory follows what is open: nothing is kept of what ended, except short histories with a stated bound.
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <bit>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "base/event.hpp"
+#include "base/reference.hpp"
+#include "decode/decode.hpp"
+#include "index/interval_store.hpp"
+#include "index/path_store.hpp"
+#include "index/pool.hpp"
+
+namespace fdspan {
+
+using EventSink = std::function<void(const Event&)>;
+
+// One reference as a query shows it; valid during the call, in which the index must not be asked or changed.
+// An index does not follow size, allocated, pos and mnt_id: they are 0, 0, 0 and -1 although field_stat and field_fdinfo stand
+// in Reference::valid for the values beside them.
+struct IndexRow {
+    const Process& process;
+    const Reference& reference;
+    const StringTable& strings;
+};
+using RowVisitor = std::function<void(const IndexRow&)>;
+
+struct IndexCounts {
+    std::uint32_t processes = 0;
+    std::uint32_t tables = 0;
+    std::uint32_t pages = 0;          // of tables; shared ones count once
+    std::uint64_t descriptors = 0;    // slots of tables: what processes share counts once per table
+    std::uint32_t descriptions = 0;
+    std::uint32_t directories = 0;
+    std::uint32_t unheld = 0;         // descriptions that nothing known holds: mapped, in flight, or gone unseen
+    std::uint64_t unheld_dropped = 0; // of those, forgotten because there were more than Index::max_unheld
+    std::uint64_t unknown_closes = 0; // CLOSED records about descriptors the index did not have
+    std::uint64_t stale_records = 0;  // records older than what is known by now
+};
+
+class Index {
+public:
+    static constexpr std::uint32_t max_unheld = 65536;
+    static constexpr std::size_t max_history = 1U << 18;  // ended descriptors and processes remembered for the next reconcile
+    static constexpr std::int32_t unknown_exit_code = -1; // Event::exit_code of a process whose end nobody saw
+
+    Index();
+    ~Index();
+    Index(const Index&) = delete;
+    Index& operator=(const Index&) = delete;
+
+    // Takes one record. `sink` may be empty.
+    void apply(const Record& record, const EventSink& sink);
+
+    // Tells that a file has `nlink` links (0: deleted), as asked for at `at_ns`. Returns how many descriptions of it the
+    // index has; emits nothing.
+    std::size_t set_links(DeviceNumber dev, std::uint64_t ino, std::uint32_t nlink, std::uint64_t at_ns);
+
+    // ---- queries; each costs about what it returns ----
+    [[nodiscard]] bool has_process(pid_t pid) const { return by_pid_.contains(pid); }
+    void for_each(const RowVisitor& visit) const;  // ascending by pid
+    void for_each_of_process(pid_t pid, const RowVisitor& visit) const;
+    void for_each_of_file(DeviceNumber dev, std::uint64_t ino, const RowVisitor& visit) const;
+    void for_each_of_description(std::uint64_t id, const RowVisitor& visit) const;
+    // The file or directory of this path, as last known, and everything below it. The entries of the directory that
+    // holds it are looked through.
+    void for_each_under(std::string_view path, const RowVisitor& visit) const;
+    void for_each_deleted(const RowVisitor& visit) const;
+    // References whose description was certainly open at `boottime_ns` or before.
+    void for_each_older_than(std::uint64_t boottime_ns, const RowVisitor& visit) const;
+    // False when the slot is empty or unknown. tid 0: the process's own table.
+    bool lookup(pid_t pid, pid_t tid, std::int32_t fd, const RowVisitor& visit) const;
+
+    // Processes whose descriptors are not known completely (seen first in the middle of their life, or a table too large for
+    // a record), ascending. A reconcile that read them clears them.
+    [[nodiscard]] std::vector<pid_t> incomplete() const;
+    [[nodiscard]] std::size_t incomplete_count() const { return incomplete_count_; }
+
+    [[nodiscard]] IndexCounts counts() const;
+    [[nodiscard]] std::size_t index_bytes() const;
+
+    // Throws away nothing; checks every invariant between the structures and returns the first one that is broken ("" if none).
+    // For tests: costs O(everything).
+    [[nodiscard]] std::string check() const;
+
+private:
+    friend class Reconciler;
+
+    static constexpr unsigned page_slots = 16;
+    static constexpr std::uint32_t none = 0;
+    static constexpr std::int32_t max_fd = (1 << 26) - 1;  // bounds a table's page list; fs.nr_open's default is 1 << 20
+    static constexpr std::uint64_t history_ns = 120'000'000'000;  // no snapshot takes longer to read and reconcile
+
+    // A reference to a description, in its list: a slot (page << 4 | slot) or a held one.
+    using RefId = std::uint32_t;
+    static constexpr RefId held_bit = 1U << 31;
+    static constexpr std::uint32_t cloexec_bit = 1U << 31;
+    static constexpr std::uint32_t inherited_bit = 1U << 31;
+
+    struct Page {
+        std::uint32_t description[page_slots];  // 0: empty; cloexec_bit
+        RefId next[page_slots];
+        RefId previous[page_slots];
+        StoredTime opened[page_slots];
+        std::uint32_t first_fd;
+        std::uint32_t users;                // tables
+        std::uint32_t sole_user;            // the table, while users == 1
+        std::uint16_t mask;                 // filled slots
+        std::vector<std::uint32_t> tables;  // all users, while users > 1
+    };
+    struct TableUser {
+        std::uint32_t process;
+        pid_t tid;  // 0: the process as a whole
+    };
+    struct Table {
+        std::uint32_t serial = 0;          // never used twice
+        std::vector<std::uint32_t> pages;  // inherited_bit: shared since birth, so its slots were opened at born_ns
+        std::uint64_t born_ns = 0;
+        std::vector<TableUser> users;
+    };
+    struct Description {
+        std::uint64_t id;  // 0: none, two such are never the same
+        StoredTime opened;
+        std::uint64_t ino;
+        PathStore::Path path;
+        std::uint32_t next_in_dir, previous_in_dir;
+        RefId first_ref;
+        std::uint32_t next_by_id;
+        std::uint32_t next_by_inode, previous_by_inode;
+        std::uint16_t dev, flags;  // numbers in small tables
+        std::uint16_t nlink;
+        std::uint8_t type_and_name;  // FileType | NameState << 4
+        std::uint8_t bits;
+    };
+    static_assert(sizeof(Description) == 64);
+    enum DescriptionBits : std::uint8_t {
+        in_use = 1,
+        has_extra = 2,
+        file_only = 4,    // not an open file description: what a cwd, a root or an unidentified mapping points at
+        is_unheld = 8,
+        kept = 16,        // the kernel said that somebody still holds it
+        label_by_ino = 32, // "pipe:[ino]", "socket:[ino]": text made when asked for
+        flags_known = 64,
+        stat_known = 128,  // dev, ino, type, nlink
+    };
+    // The rare values that do not fit.
+    struct Extra {
+        std::uint32_t dev = 0, flags = 0, rdev = 0, nlink = 0;
+    };
+    // What a description is made from.
+    struct FileFacts {
+        std::uint64_t id = 0;
+        Interval opened;
+        std::uint64_t ino = 0;
+        std::uint32_t dev = 0, rdev = 0, nlink = 0, flags = 0;
+        FileType type = FileType::unknown;
+        NameState name = NameState::unknown;
+        bool file_only = false, label_by_ino = false, stat_known = false, flags_known = false;
+        PathStore::Path path;
+    };
+    // 64 descriptions together: what lets the age and deleted queries pass over the rest.
+    struct Summary {
+        std::uint64_t opened_latest_ns = ~std::uint64_t{0};  // a lower bound of the block's
+        std::uint64_t deleted = 0;                           // one bit each
+    };
+    struct Held {  // mem, exe, cwd, root
+        StoredTime opened;
+        std::uint64_t map_start, map_end;
+        std::uint32_t map_flags;
+        std::uint32_t description;
+        std::uint32_t process, next_of_process;
+        RefId next, previous;
+        RefKind kind;
+    };
+    struct Thread {
+        pid_t tid;
+        std::uint32_t table;  // 0: the process's
+    };
+    struct ProcessEntry {
+        pid_t pid = 0, ppid = 0;
+        uid_t uid = 0;
+        std::string comm;
+        std::string cgroup, container;
+        Interval started;
+        std::uint64_t synced_ns = 0;      // began_ns of the last snapshot that could read it; 0: none
+        std::uint64_t last_event_ns = 0;
+        std::uint64_t exec_ns = 0;        // last exec that a record told of
+        std::uint64_t incomplete_ns = 0;  // since; 0: complete
+        std::uint32_t table = 0;
+        std::uint32_t first_held = 0;
+        std::uint32_t own_tables = 0;     // threads with a table of their own
+        std::vector<Thread> threads;      // without the leader; those that a fork record or a snapshot showed
+        bool born_seen = false;           // its fork was seen: `threads` is complete
+        bool unreadable = false;
+        bool alive = false;
+    };
+    // Ended since a short while ago, for snapshots that were read before and reconciled after.
+    struct EndedSlot {
+        std::uint64_t at_ns;
+        std::uint64_t description_id;
+        std::uint32_t serial;  // of the table
+        std::int32_t fd;
+    };
+    struct EndedTask {
+        std::uint64_t at_ns;
+        Interval started;
+        pid_t pid;
+        pid_t tid;  // 0: the whole process
+    };
+    // A close that came before the news of its open (two threads): kept until that comes.
+    struct EarlyClose {
+        std::uint64_t at_ns;
+        std::uint64_t description_id;
+        std::uint32_t serial;
+        std::int32_t fd;
+        bool last;
+    };
+    struct Unheld {
+        std::uint64_t since_ns;
+        std::uint32_t description;
+        std::uint64_t id;
+    };
+    struct SlotView {
+        std::uint32_t description = 0;
+        bool cloexec = false;
+        Interval opened;
+    };
+
+    // records
+    void apply_opened(const OpenedRecord& record, const EventSink& sink);
+    void apply_closed(const ClosedRecord& record, const EventSink& sink);
+    void apply_released(const ReleasedRecord& record, const EventSink& sink);
+    void apply_fork(const ForkRecord& record, const EventSink& sink);
+    void apply_exec(const ExecRecord& record, const EventSink& sink);
+    void apply_exit(const ExitRecord& record, const EventSink& sink);
+    void apply_unshared(const UnsharedRecord& record, const EventSink& sink);
+
+    // processes and tables
+    [[nodiscard]] std::uint32_t find_process(pid_t pid) const;
+    std::uint32_t process_of(const fdspan_record& header);  // made when unknown; 0: it is known to be over
+    std::uint32_t add_process(pid_t pid);
+    void remove_process(std::uint32_t process);  // its tables must be gone
+    void set_incomplete(ProcessEntry& process, std::uint64_t now_ns);
+    void clear_incomplete(ProcessEntry& process);
+    [[nodiscard]] std::uint32_t table_of(const ProcessEntry& process, pid_t tid) const;
+    std::uint32_t make_table();
+    void use_table(std::uint32_t table, std::uint32_t process, pid_t tid);
+    // Returns whether nobody uses it any more: then the caller closes or drops it.
+    [[nodiscard]] bool leave_table(std::uint32_t table, std::uint32_t process, pid_t tid);
+    void drop_pages(std::uint32_t table, std::uint64_t now_ns);
+    void drop_table(std::uint32_t table, std::uint64_t now_ns);
+    std::uint32_t copy_table(std::uint32_t table, std::uint64_t born_ns);  // 0 keeps the times of the original
+    // Takes the use of (process, tid) away from its table and gives it a copy.
+    std::uint32_t unshare_table(std::uint32_t process, pid_t tid, std::uint64_t born_ns);
+    Thread* find_thread(ProcessEntry& process, pid_t tid);
+    void set_thread_table(ProcessEntry& process, pid_t tid, std::uint32_t table);
+    void end_thread(std::uint32_t process, pid_t tid, const Interval& when, bool table_dead, const EventSink& sink);
+    void apply_open_set(const fdspan_table_record& raw, std::uint32_t process, pid_t tid, const EventSink& sink);
+
+    // slots
+    [[nodiscard]] bool slot(std::uint32_t table, std::int32_t fd, SlotView& out) const;
+    [[nodiscard]] std::uint32_t writable_page(std::uint32_t table, std::int32_t fd);
+    void fill_slot(std::uint32_t table, std::int32_t fd, std::uint32_t description, bool cloexec, const Interval& opened);
+    void set_slot_opened(std::uint32_t table, std::int32_t fd, const Interval& opened);
+    void set_slot_cloexec(std::uint32_t table, std::int32_t fd, bool cloexec);
+    // Returns the description; it keeps existing, maybe without any reference.
+    std::uint32_t empty_slot(std::uint32_t table, std::int32_t fd);
+    void drop_page(std::uint32_t page, std::uint32_t table, std::uint64_t now_ns);
+    std::uint32_t take_page(std::uint32_t table, std::int32_t first_fd);
+    void add_page_user(std::uint32_t page, std::uint32_t table);
+    void remove_page_user(std::uint32_t page, std::uint32_t table);
+    std::uint32_t own_page(std::uint32_t table, std::uint32_t place);
+    template <class Visit>
+    void for_each_slot(std::uint32_t table, Visit&& visit) const;
+
+    // descriptions
+    [[nodiscard]] std::uint32_t find_description(std::uint64_t id) const;
+    std::uint32_t add_description(const FileFacts& facts);
+    void remove_description(std::uint32_t description);
+    void link_ref(std::uint32_t description, RefId ref);
+    void unlink_ref(std::uint32_t description, RefId ref);
+    [[nodiscard]] RefId& next_of(RefId ref);
+    [[nodiscard]] RefId next_of(RefId ref) const;
+    [[nodiscard]] RefId& previous_of(RefId ref);
+    void set_description_opened(std::uint32_t description, const Interval& opened);
+    void set_description_id(std::uint32_t description, std::uint64_t id);
+    void set_description_path(std::uint32_t description, const PathStore::Path& path, bool label_by_ino);
+    void set_file(std::uint32_t description, std::uint32_t dev, std::uint64_t ino, FileType type);
+    void set_small(std::uint32_t description, std::uint32_t dev, std::uint32_t flags, std::uint32_t rdev, std::uint32_t nlink);
+    void set_name_state(std::uint32_t description, NameState name);
+    [[nodiscard]] FileType type_of(const Description& d) const { return static_cast<FileType>(d.type_and_name & 0xf); }
+    [[nodiscard]] NameState name_of(const Description& d) const { return static_cast<NameState>(d.type_and_name >> 4); }
+    [[nodiscard]] Extra extra_of(std::uint32_t description) const;
+    [[nodiscard]] static std::uint64_t file_hash(std::uint32_t dev, std::uint64_t ino);
+    // Is it the text that readlink shows for a pipe or socket of this number?
+    [[nodiscard]] static bool is_label_of(std::string_view text, FileType type, std::uint64_t ino);
+    void link_dir(std::uint32_t description);
+    void unlink_dir(std::uint32_t description);
+    void link_inode(std::uint32_t description);
+    void unlink_inode(std::uint32_t description);
+    void link_id(std::uint32_t description);
+    void unlink_id(std::uint32_t description);
+    void summarize(std::uint32_t description);
+    // Nothing known holds it: forget it if it cannot be recognized again, else wait for the kernel or a snapshot.
+    void lost_last_ref(std::uint32_t description, bool kept_by_kernel, std::uint64_t now_ns);
+    // Emits `released` and forgets it; nothing known may hold it.
+    void end_description(std::uint32_t description, const Interval& when, std::uint32_t process, pid_t tid, std::int32_t fd,
+                         const EventSink& sink);
+    // The id means another description now, so whatever seems to hold this one let it go, unseen, until then.
+    void end_replaced_description(std::uint32_t description, std::uint64_t until_ns, std::uint32_t process,
+                                  const EventSink& sink);
+    // Takes every reference away; `exact_tables`: their slots ended at until_ns, all others somewhere before.
+    void detach_description(std::uint32_t description, std::uint64_t until_ns, std::uint32_t exact_process,
+                            const EventSink& sink);
+    std::uint32_t add_held(std::uint32_t process, const Reference& row, std::uint32_t description);
+    std::uint32_t remove_held(std::uint32_t held, std::uint32_t& link);  // returns the description
+
+    // ends of spans
+    // Emits `closed`, empties the slot, returns the description: what becomes of that is the caller's to say.
+    std::uint32_t close_slot(std::uint32_t table, std::int32_t fd, const SlotView& slot, const Interval& when,
+                             std::uint32_t process, pid_t tid, const EventSink& sink);
+    [[nodiscard]] std::uint64_t alive_since(const ProcessEntry& process, const SlotView& slot) const;
+    void drop_held(std::uint32_t process, bool image_only, std::uint64_t now_ns);
+    void end_process(std::uint32_t process, const Interval& when, std::int32_t exit_code, const EventSink& sink);
+    void close_table(std::uint32_t table, const Interval& when, std::uint32_t process, pid_t tid, const EventSink& sink);
+    void remember_slot(std::uint32_t table, std::int32_t fd, std::uint64_t at_ns, std::uint64_t id);
+    void remember_task(const ProcessEntry& process, pid_t tid, std::uint64_t at_ns);
+    void trim_history(std::uint64_t now_ns);
+
+    // views
+    void fill_process(const ProcessEntry& entry, Process& out) const;
+    void fill_description(std::uint32_t description, Reference& out) const;
+    void fill_slot_row(pid_t tid, std::int32_t fd, const SlotView& slot, Reference& out) const;
+    void fill_held_row(const Held& held, Reference& out) const;
+    void visit_slot(std::uint32_t process, pid_t tid, std::int32_t fd, const SlotView& slot, const RowVisitor& visit) const;
+    void visit_description(std::uint32_t description, const RowVisitor& visit) const;
+    void visit_process(std::uint32_t process, const RowVisitor& visit) const;
+    void visit_dir(PathStore::Dir dir, const RowVisitor& visit) const;
+    void emit_slot(EventKind kind, const Interval& when, std::uint32_t process, pid_t tid, std::int32_t fd, const SlotView& slot,
+                   const EventSink& sink);
+    void emit_process(EventKind kind, const Interval& when, std::uint32_t process, std::int32_t exit_code, const EventSink& sink);
+
+    Pool<ProcessEntry, 6> processes_;
+    Pool<Table, 8> tables_;
+    Pool<Page, 8> pages_;
+    Pool<Description> descriptions_;
+    Pool<Held, 8> held_;
+    IntervalStore times_;
+    PathStore paths_;
+    mutable std::vector<Summary> summaries_;       // by description / 64
+    mutable std::vector<Summary> coarse_;          // by description / 4096; deleted: one bit a block of 64
+    std::unordered_map<pid_t, std::uint32_t> by_pid_;
+    Buckets by_id_, by_inode_;
+    std::unordered_map<std::uint32_t, Extra> extras_;
+    std::vector<std::uint32_t> dev_values_{0}, flag_values_{0};  // what the 16-bit numbers stand for
+    std::unordered_map<std::uint32_t, std::uint16_t> dev_numbers_{{0, 0}}, flag_numbers_{{0, 0}};
+
+    std::deque<EndedSlot> ended_slots_;
+    std::deque<EndedTask> ended_tasks_;
+    std::uint64_t history_cut_ns_ = 0;     // everything forgotten of the two ended at or before
+    std::array<EarlyClose, 256> early_closes_{};
+    std::unordered_map<pid_t, std::uint64_t> exited_;  // of ended_tasks_: the last end of each pid
+    std::deque<Unheld> unheld_;
+    std::uint32_t unheld_count_ = 0;
+    std::uint64_t unheld_dropped_ = 0;
+    std::uint64_t descriptor_count_ = 0;
+    std::uint32_t table_serial_ = 0;
+    std::uint64_t unknown_closes_ = 0;
+    std::uint64_t stale_records_ = 0;
+    std::size_t incomplete_count_ = 0;
+    std::uint64_t links_ns_ = 0;           // last set_links
+    std::uint64_t snapshot_began_ns_ = 0;  // of the last reconcile
+    std::uint64_t silent_began_ns_ = 0;    // began_ns of the last reconcile that announced nothing
+    mutable StringTable scratch_;          // strings of the row or event being shown
+    mutable std::string text_;
+    mutable pid_t last_pid_ = 0;           // the last look-up
+    mutable std::uint32_t last_process_ = 0;
+};
+
+template <class Visit>
+void Index::for_each_slot(std::uint32_t table, Visit&& visit) const {
+    const Table& entry = tables_[table];
+    for (const std::uint32_t place : entry.pages) {
+        if (place == none) continue;
+        const Page& page = pages_[place & ~inherited_bit];
+        for (unsigned mask = page.mask; mask != 0; mask &= mask - 1) {
+            const auto i = static_cast<unsigned>(std::countr_zero(mask));
+            SlotView view;
+            view.description = page.description[i] & ~cloexec_bit;
+            view.cloexec = (page.description[i] & cloexec_bit) != 0;
+            view.opened = (place & inherited_bit) != 0 ? Interval::exact(entry.born_ns) : times_.get(page.opened[i]);
+            visit(static_cast<std::int32_t>(page.first_fd + i), view);
+        }
+    }
+}
+
+}  // namespace fdspan

@@ -1,0 +1,693 @@
+#include "reconcile/reconcile.hpp"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <unordered_map>
+#include <unordered_set>
+
+namespace fdspan {
+namespace {
+
+// Start times from /proc are whole ticks of 10 ms, and both clocks are read apart.
+constexpr std::uint64_t start_tolerance_ns = 20'000'000;
+// CLOSED is stamped at the entry of close(2) and EXIT before the table goes: a snapshot that begins right behind may
+// still see what they ended.
+constexpr std::uint64_t ending_ns = 1'000'000'000;
+
+bool compatible(const Interval& a, const Interval& b) { return a.earliest_ns <= b.latest_ns && b.earliest_ns <= a.latest_ns; }
+
+bool same_start(const Interval& a, const Interval& b) {
+    const auto widened = [](Interval interval) {
+        interval.earliest_ns -= std::min(interval.earliest_ns, start_tolerance_ns);
+        interval.latest_ns += std::min(std::numeric_limits<std::uint64_t>::max() - interval.latest_ns, start_tolerance_ns);
+        return interval;
+    };
+    return compatible(widened(a), b);
+}
+
+Interval between(std::uint64_t earliest, std::uint64_t latest) { return Interval::bounded(std::min(earliest, latest), latest); }
+
+std::uint64_t place_key(std::uint32_t serial, std::int32_t fd) {
+    return std::uint64_t{serial} << 32 | static_cast<std::uint32_t>(fd);
+}
+
+}  // namespace
+
+class Reconciler {
+public:
+    Reconciler(Index& index, const Snapshot& snapshot, const ReconcileOptions& options, const EventSink& sink)
+        : index_(index), snapshot_(snapshot), options_(options), sink_(options.announce ? sink : silence_), report_sink_(sink) {
+        sort_rows();
+        for (const Index::EndedSlot& ended : index_.ended_slots_) {
+            if (ended.at_ns + ending_ns < snapshot.began_ns) continue;
+            const std::uint64_t key = place_key(ended.serial, ended.fd);
+            if (ended.at_ns >= snapshot.began_ns) ended_slots_.insert(key);
+            if (ended.description_id != 0) ended_descriptors_.insert(mix(key) ^ ended.description_id);
+        }
+        uncertain_ = index_.history_cut_ns_ != 0 && index_.history_cut_ns_ >= snapshot.began_ns;
+    }
+
+    ReconcileResult run();
+    Verification check();
+
+private:
+    using Row = const Reference*;
+    struct Group {  // the descriptors of one table, by fd
+        Row* begin = nullptr;
+        Row* end = nullptr;
+    };
+    enum class Choice : std::uint8_t { same, index, snapshot };
+
+    void sort_rows();
+    [[nodiscard]] Group group(std::uint32_t process, pid_t tid);
+    [[nodiscard]] bool in_scope(pid_t pid) const {
+        return options_.pids.empty() || std::find(options_.pids.begin(), options_.pids.end(), pid) != options_.pids.end();
+    }
+    [[nodiscard]] bool reads(RefKind kind) const { return (options_.kinds & 1U << static_cast<unsigned>(kind)) != 0; }
+    [[nodiscard]] bool task_ended(pid_t pid, pid_t tid, const Interval& started) const;
+
+    // The three decisions, shared by run() and check().
+    [[nodiscard]] Choice choose(std::uint32_t table, std::int32_t fd, const Index::SlotView& slot, const Reference& row) const;
+    [[nodiscard]] bool is_gone(const Index::SlotView& slot) const { return slot.opened.earliest_ns < snapshot_.began_ns; }
+    [[nodiscard]] bool is_new(std::uint32_t table, std::int32_t fd, const Reference& row) const;
+    [[nodiscard]] bool process_is_gone(const Index::ProcessEntry& entry) const {
+        return in_scope(entry.pid) && entry.last_event_ns < snapshot_.began_ns && entry.started.earliest_ns < snapshot_.began_ns;
+    }
+
+    [[nodiscard]] bool same_file(std::uint32_t description, const Reference& row) const;
+    [[nodiscard]] bool sharers_agree(std::uint32_t process, std::uint32_t table, std::int32_t fd, Row row);
+    [[nodiscard]] std::uint32_t writable_table(std::uint32_t process, std::uint32_t table, pid_t tid, std::int32_t fd, Row row);
+
+    void one_process(std::uint32_t number);
+    void one_table(std::uint32_t process, pid_t tid, Group rows, const Interval& lacked);
+    void held(std::uint32_t number, std::uint32_t process);
+    void open(std::uint32_t process, std::uint32_t table, pid_t tid, const Reference& row, const Interval& evidence);
+    void close(std::uint32_t process, std::uint32_t table, pid_t tid, std::int32_t fd, const Index::SlotView& slot,
+               std::uint64_t latest_ns);
+    [[nodiscard]] std::uint32_t description_of(const Reference& row, bool file_only);
+    void update(std::uint32_t description, const Reference& row);
+    void missing_processes();
+    void unheld();
+    void deleted_events();
+
+    void differ(DifferenceKind kind, pid_t pid, pid_t tid, std::int32_t fd, const Index::SlotView* slot, Row row);
+
+    Index& index_;
+    const Snapshot& snapshot_;
+    const ReconcileOptions& options_;
+    const EventSink silence_;
+    const EventSink& sink_;
+    const EventSink& report_sink_;
+    ReconcileResult result_;
+    Verification verification_;
+    std::vector<Row> rows_;                        // fd rows by (process, tid, fd)
+    std::vector<std::pair<std::size_t, std::size_t>> process_rows_;  // into rows_, by snapshot process
+    std::vector<std::vector<Row>> held_rows_;      // by snapshot process
+    std::unordered_map<pid_t, std::uint32_t> snapshot_process_;
+    std::unordered_set<std::uint64_t> ended_slots_;        // ended since the snapshot began
+    std::unordered_set<std::uint64_t> ended_descriptors_;  // with their descriptions, and a little before
+    std::unordered_set<std::uint32_t> seen_;               // index processes that the snapshot has
+    std::vector<std::uint32_t> became_deleted_;
+    bool uncertain_ = false;
+};
+
+void Reconciler::sort_rows() {
+    process_rows_.resize(snapshot_.processes.size());
+    held_rows_.resize(snapshot_.processes.size());
+    for (std::uint32_t i = 0; i < snapshot_.processes.size(); ++i) snapshot_process_[snapshot_.processes[i].pid] = i;
+    for (const Reference& row : snapshot_.references) {
+        if (row.process >= snapshot_.processes.size()) continue;
+        if (row.ref != RefKind::fd) held_rows_[row.process].push_back(&row);
+        else if (row.fd >= 0 && row.fd <= Index::max_fd) rows_.push_back(&row);
+    }
+    const auto shown_tid = [this](Row row) { return row->tid == snapshot_.processes[row->process].pid ? 0 : row->tid; };
+    std::sort(rows_.begin(), rows_.end(), [&](Row a, Row b) {
+        if (a->process != b->process) return a->process < b->process;
+        if (shown_tid(a) != shown_tid(b)) return shown_tid(a) < shown_tid(b);
+        return a->fd < b->fd;
+    });
+    // A slot that was read twice (the iterator restarts after a full buffer): the later row counts.
+    const auto same_slot = [&](Row a, Row b) { return a->process == b->process && shown_tid(a) == shown_tid(b) && a->fd == b->fd; };
+    rows_.erase(std::unique(rows_.begin(), rows_.end(), same_slot), rows_.end());
+    for (std::size_t at = 0; at < rows_.size();) {
+        const std::size_t begin = at;
+        while (at < rows_.size() && rows_[at]->process == rows_[begin]->process) ++at;
+        process_rows_[rows_[begin]->process] = {begin, at};
+    }
+}
+
+Reconciler::Group Reconciler::group(std::uint32_t process, pid_t tid) {
+    const auto [begin, end] = process_rows_[process];
+    const pid_t pid = snapshot_.processes[process].pid;
+    const auto shown_tid = [pid](Row row) { return row->tid == pid ? 0 : row->tid; };
+    Row* const first = std::lower_bound(rows_.data() + begin, rows_.data() + end, tid,
+                                        [&](Row row, pid_t wanted) { return shown_tid(row) < wanted; });
+    Row* const last = std::upper_bound(first, rows_.data() + end, tid,
+                                       [&](pid_t wanted, Row row) { return wanted < shown_tid(row); });
+    return {first, last};
+}
+
+bool Reconciler::task_ended(pid_t pid, pid_t tid, const Interval& started) const {
+    return std::any_of(index_.ended_tasks_.rbegin(), index_.ended_tasks_.rend(), [&](const Index::EndedTask& ended) {
+        return ended.pid == pid && ended.tid == tid && ended.at_ns + ending_ns >= snapshot_.began_ns &&
+               same_start(ended.started, started);
+    });
+}
+
+bool Reconciler::same_file(std::uint32_t number, const Reference& row) const {
+    const Index::Description& description = index_.descriptions_[number];
+    if (description.id != 0 && row.description_id != 0) {
+        return description.id == row.description_id &&
+               compatible(index_.times_.get(description.opened), row.description_opened);
+    }
+    if ((description.bits & Index::stat_known) != 0 && (row.valid & field_stat) != 0) {
+        return description.ino == row.ino && index_.extra_of(number).dev == kernel_device(row.dev) &&
+               index_.type_of(description) == row.type;
+    }
+    if ((row.valid & field_path) != 0 && (description.path.dir != PathStore::none || description.path.name != 0)) {
+        return index_.paths_.equals(description.path, snapshot_.text(row.path));
+    }
+    return true;
+}
+
+bool Reconciler::is_new(std::uint32_t table, std::int32_t fd, const Reference& row) const {
+    const std::uint64_t key = place_key(index_.tables_[table].serial, fd);
+    if (ended_slots_.contains(key)) return false;
+    return row.description_id == 0 || !ended_descriptors_.contains(mix(key) ^ row.description_id);
+}
+
+Reconciler::Choice Reconciler::choose(std::uint32_t table, std::int32_t fd, const Index::SlotView& slot, const Reference& row) const {
+    if (same_file(slot.description, row)) return Choice::same;
+    if (slot.opened.earliest_ns >= snapshot_.began_ns) return Choice::index;
+    if (row.opened.is_exact() && row.opened.latest_ns < slot.opened.earliest_ns) return Choice::index;
+    return is_new(table, fd, row) ? Choice::snapshot : Choice::index;
+}
+
+// ---- changing -----------------------------------------------------------------------------------------------------
+
+ReconcileResult Reconciler::run() {
+    for (std::uint32_t i = 0; i < snapshot_.processes.size(); ++i) {
+        if (in_scope(snapshot_.processes[i].pid)) one_process(i);
+    }
+    missing_processes();
+    unheld();
+    deleted_events();
+    index_.snapshot_began_ns_ = snapshot_.began_ns;
+    index_.silent_began_ns_ = options_.announce ? 0 : snapshot_.began_ns;
+    result_.uncertain = result_.uncertain && uncertain_;
+    if (options_.report && report_sink_) {
+        Event event;
+        event.kind = EventKind::resynced;
+        event.when = between(snapshot_.began_ns, snapshot_.ended_ns);
+        index_.scratch_.clear();
+        event.strings = &index_.scratch_;
+        event.added = result_.added;
+        event.ended = result_.ended;
+        report_sink_(event);
+    }
+    return result_;
+}
+
+void Reconciler::one_process(std::uint32_t number) {
+    const Process& from = snapshot_.processes[number];
+    std::uint32_t process = index_.find_process(from.pid);
+    if (process != Index::none && !same_start(index_.processes_[process].started, from.started)) {
+        const Index::ProcessEntry& other = index_.processes_[process];
+        if (other.started.earliest_ns >= snapshot_.began_ns) {  // the row is of the one before
+            seen_.insert(process);
+            return;
+        }
+        const Interval when = between(std::max(other.last_event_ns, other.synced_ns),
+                                      std::min(from.started.latest_ns, snapshot_.ended_ns));
+        const std::uint64_t before = index_.descriptor_count_;
+        index_.end_process(process, when, Index::unknown_exit_code, sink_);
+        result_.ended += static_cast<std::uint32_t>(before - index_.descriptor_count_);
+        ++result_.processes_ended;
+        process = Index::none;
+    }
+    if (process == Index::none) {
+        if (task_ended(from.pid, 0, from.started)) return;
+        process = index_.add_process(from.pid);
+        Index::ProcessEntry& entry = index_.processes_[process];
+        entry.started = from.started;
+        entry.table = index_.make_table();
+        index_.use_table(entry.table, process, 0);
+        ++result_.processes_added;
+    }
+    seen_.insert(process);
+    Index::ProcessEntry& entry = index_.processes_[process];
+    entry.started.narrow(from.started);
+    if (entry.last_event_ns < snapshot_.began_ns || entry.comm.empty()) {
+        entry.comm = snapshot_.text(from.comm);
+        entry.ppid = from.ppid;
+        entry.uid = from.uid;
+    }
+    if (from.cgroup != 0) entry.cgroup = snapshot_.text(from.cgroup);
+    if (from.container != 0) entry.container = snapshot_.text(from.container);
+    entry.unreadable = from.unreadable;
+    if (from.unreadable) {
+        index_.clear_incomplete(entry);
+        return;
+    }
+
+    if (reads(RefKind::fd)) {
+        // A snapshot that read this process and lacked a descriptor, or the process's start: no descriptor is older.
+        const std::uint64_t lacked_ns = std::max(entry.synced_ns, entry.started.earliest_ns);
+        const Interval lacked = between(lacked_ns, snapshot_.ended_ns);
+        one_table(process, 0, group(number, 0), lacked);
+        std::set<pid_t> tids;
+        for (const Index::Thread& thread : entry.threads) {
+            if (thread.table != Index::none) tids.insert(thread.tid);
+        }
+        const auto [begin, end] = process_rows_[number];
+        for (std::size_t i = begin; i < end; ++i) {
+            const pid_t tid = rows_[i]->tid;
+            if (tid != 0 && tid != from.pid && !task_ended(from.pid, tid, from.started)) tids.insert(tid);
+        }
+        for (const pid_t tid : tids) one_table(process, tid, group(number, tid), lacked);
+        entry.synced_ns = std::max(entry.synced_ns, snapshot_.began_ns);
+        if (entry.incomplete_ns < snapshot_.began_ns && !result_.uncertain) index_.clear_incomplete(entry);
+    }
+    held(number, process);
+}
+
+// Do all that share the table see the same in this slot? Then the change is about the table, not about the sharing.
+bool Reconciler::sharers_agree(std::uint32_t process, std::uint32_t table, std::int32_t fd, Row row) {
+    for (const Index::TableUser& user : index_.tables_[table].users) {
+        if (user.process == process) continue;
+        const auto other = snapshot_process_.find(index_.processes_[user.process].pid);
+        if (other == snapshot_process_.end() || snapshot_.processes[other->second].unreadable) continue;
+        const Group rows = group(other->second, user.tid);
+        Row* const at = std::lower_bound(rows.begin, rows.end, fd, [](Row a, std::int32_t wanted) { return a->fd < wanted; });
+        const Row theirs = at != rows.end && (*at)->fd == fd ? *at : nullptr;
+        if ((theirs == nullptr) != (row == nullptr)) return false;
+        if (row == nullptr) continue;
+        if (row->description_id != theirs->description_id || row->ino != theirs->ino || !(row->dev == theirs->dev)) return false;
+    }
+    return true;
+}
+
+std::uint32_t Reconciler::writable_table(std::uint32_t process, std::uint32_t table, pid_t tid, std::int32_t fd, Row row) {
+    if (index_.tables_[table].users.size() == 1 || sharers_agree(process, table, fd, row)) return table;
+    return index_.unshare_table(process, tid, 0);
+}
+
+void Reconciler::one_table(std::uint32_t process, pid_t tid, Group rows, const Interval& lacked) {
+    Index::ProcessEntry& entry = index_.processes_[process];
+    std::uint32_t table = index_.table_of(entry, tid);
+    if (tid != 0) {
+        const Index::Thread* const thread = index_.find_thread(entry, tid);
+        if (thread == nullptr || thread->table == Index::none) {
+            table = index_.make_table();
+            index_.set_thread_table(entry, tid, table);
+        }
+    }
+    std::vector<std::pair<std::int32_t, Index::SlotView>> slots;
+    index_.for_each_slot(table, [&](std::int32_t fd, const Index::SlotView& slot) { slots.emplace_back(fd, slot); });
+
+    Row* row = rows.begin;
+    auto slot = slots.begin();
+    while (row != rows.end || slot != slots.end()) {
+        if (slot == slots.end() || (row != rows.end && (*row)->fd < slot->first)) {
+            const Reference& added = **row++;
+            if (!is_new(table, added.fd, added)) continue;
+            if (uncertain_ && !(added.opened.is_exact() && added.opened.latest_ns > index_.history_cut_ns_)) {
+                result_.uncertain = true;
+                continue;
+            }
+            table = writable_table(process, table, tid, added.fd, &added);
+            open(process, table, tid, added, lacked);
+        } else if (row == rows.end || slot->first < (*row)->fd) {
+            const auto& [fd, view] = *slot++;
+            if (!is_gone(view)) continue;
+            table = writable_table(process, table, tid, fd, nullptr);
+            close(process, table, tid, fd, view, snapshot_.ended_ns);
+        } else {
+            const Reference& there = **row++;
+            const auto& [fd, view] = *slot++;
+            switch (choose(table, fd, view, there)) {
+                case Choice::index: break;
+                case Choice::same: {
+                    update(view.description, there);
+                    Interval opened = view.opened;
+                    opened.narrow(there.opened);
+                    if (opened != view.opened) index_.set_slot_opened(table, fd, opened);
+                    if ((there.valid & field_fdinfo) != 0 && entry.last_event_ns < snapshot_.began_ns) {
+                        const bool cloexec = (there.flags & O_CLOEXEC) != 0;
+                        if (cloexec != view.cloexec) index_.set_slot_cloexec(table, fd, cloexec);
+                    }
+                    break;
+                }
+                case Choice::snapshot: {
+                    const std::uint64_t alive_ns = index_.alive_since(entry, view);
+                    table = writable_table(process, table, tid, fd, &there);
+                    close(process, table, tid, fd, view, std::min(there.opened.latest_ns, snapshot_.ended_ns));
+                    Interval evidence = lacked;
+                    evidence.narrow(between(alive_ns, snapshot_.ended_ns));
+                    open(process, table, tid, there, evidence);
+                    break;
+                }
+            }
+        }
+    }
+    // A thread without a row is gone, or holds nothing: either way it needs no table.
+    if (tid != 0 && rows.begin == rows.end && entry.last_event_ns < snapshot_.began_ns) {
+        if (index_.tables_[table].pages.empty()) index_.end_thread(process, tid, between(entry.synced_ns, snapshot_.ended_ns), false, {});
+    }
+}
+
+void Reconciler::open(std::uint32_t process, std::uint32_t table, pid_t tid, const Reference& row, const Interval& evidence) {
+    const std::uint32_t description = description_of(row, false);
+    if (description == Index::none) return;
+    Interval opened = row.opened;
+    opened.narrow(evidence);
+    if (opened.latest_ns > snapshot_.ended_ns) opened.latest_ns = snapshot_.ended_ns;
+    const bool cloexec = (row.flags & O_CLOEXEC) != 0;
+    index_.fill_slot(table, row.fd, description, cloexec, opened);
+    ++result_.added;
+    index_.emit_slot(EventKind::opened, opened, process, tid, row.fd, {description, cloexec, opened}, sink_);
+}
+
+void Reconciler::close(std::uint32_t process, std::uint32_t table, pid_t tid, std::int32_t fd, const Index::SlotView& slot,
+                       std::uint64_t latest_ns) {
+    const Interval when = between(index_.alive_since(index_.processes_[process], slot), latest_ns);
+    const std::uint32_t description = index_.close_slot(table, fd, slot, when, process, tid, sink_);
+    index_.lost_last_ref(description, false, when.earliest_ns);
+    ++result_.ended;
+}
+
+// 0: the row is about something that ended since.
+std::uint32_t Reconciler::description_of(const Reference& row, bool file_only) {
+    std::uint32_t known = index_.find_description(row.description_id);
+    if (known != Index::none) {
+        const Interval span = index_.times_.get(index_.descriptions_[known].opened);
+        if (compatible(span, row.description_opened)) {
+            update(known, row);
+            return known;
+        }
+        if (span.earliest_ns > row.description_opened.latest_ns) return Index::none;
+        index_.end_replaced_description(known, row.description_opened.latest_ns, Index::none, sink_);
+    }
+    const std::uint32_t dev = kernel_device(row.dev);
+    const std::string_view text = (row.valid & field_path) != 0 ? snapshot_.text(row.path) : std::string_view{};
+    if (file_only && row.description_id == 0 && (row.valid & field_stat) != 0) {
+        // Without an id one entry stands for all mappings of a file.
+        for (std::uint32_t number = index_.by_inode_.head(Index::file_hash(dev, row.ino)); number != Index::none;
+             number = index_.descriptions_[number].next_by_inode) {
+            const Index::Description& candidate = index_.descriptions_[number];
+            if ((candidate.bits & Index::file_only) != 0 && candidate.ino == row.ino && index_.extra_of(number).dev == dev &&
+                index_.paths_.equals(candidate.path, text)) {
+                update(number, row);
+                return number;
+            }
+        }
+    }
+    Index::FileFacts facts;
+    facts.id = row.description_id;
+    facts.opened = row.description_opened;
+    if (facts.opened.latest_ns > snapshot_.ended_ns) facts.opened.latest_ns = snapshot_.ended_ns;
+    facts.ino = row.ino;
+    facts.dev = dev;
+    facts.rdev = kernel_device(row.rdev);
+    facts.nlink = row.nlink;
+    facts.flags = row.flags & ~static_cast<std::uint32_t>(O_CLOEXEC);
+    facts.type = row.type;
+    facts.name = row.name;
+    facts.file_only = file_only && row.description_id == 0;
+    facts.stat_known = (row.valid & field_stat) != 0;
+    facts.flags_known = (row.valid & field_fdinfo) != 0;
+    facts.label_by_ino = index_.is_label_of(text, row.type, row.ino);
+    if (!facts.label_by_ino) facts.path = index_.paths_.intern(text);
+    return index_.add_description(facts);
+}
+
+void Reconciler::update(std::uint32_t number, const Reference& row) {
+    if (index_.descriptions_[number].id == 0 && row.description_id != 0 &&
+        index_.find_description(row.description_id) == Index::none) {
+        index_.set_description_id(number, row.description_id);
+    }
+    Interval opened = index_.times_.get(index_.descriptions_[number].opened);
+    opened.narrow(row.description_opened);
+    index_.set_description_opened(number, opened);
+    if ((row.valid & field_stat) != 0) {
+        const Index::Description& description = index_.descriptions_[number];
+        if ((description.bits & Index::stat_known) == 0) index_.set_file(number, kernel_device(row.dev), row.ino, row.type);
+        const bool held_ref = row.ref != RefKind::fd;
+        const bool flags_known = !held_ref && (row.valid & field_fdinfo) != 0;
+        const bool fd_known = (description.bits & Index::flags_known) != 0;
+        const Index::Extra extra = index_.extra_of(number);
+        const std::uint32_t flags = flags_known ? row.flags & ~static_cast<std::uint32_t>(O_CLOEXEC) : extra.flags;
+        if (flags_known && !fd_known) index_.descriptions_[number].bits |= Index::flags_known;
+        // A deletion seen while the snapshot was read is newer than its rows.
+        const bool old_news = index_.name_of(description) == NameState::deleted && row.nlink != 0 &&
+                              index_.links_ns_ >= snapshot_.began_ns;
+        if (!old_news) {
+            if (extra.flags != flags || extra.rdev != kernel_device(row.rdev) || extra.nlink != row.nlink) {
+                index_.set_small(number, extra.dev, flags, kernel_device(row.rdev), row.nlink);
+            }
+            const NameState before = index_.name_of(description);
+            if (row.name != before && row.name != NameState::unknown) {
+                index_.set_name_state(number, row.name);
+                const bool had_name = before == NameState::named || before == NameState::gone || before == NameState::unknown;
+                if (row.name == NameState::deleted && had_name) became_deleted_.push_back(number);
+            }
+        }
+    }
+    if ((row.valid & field_path) != 0) {
+        const Index::Description& description = index_.descriptions_[number];
+        const std::string_view text = snapshot_.text(row.path);
+        const bool by_ino = index_.is_label_of(text, index_.type_of(description), description.ino);
+        const bool was_by_ino = (description.bits & Index::label_by_ino) != 0;
+        if (by_ino != was_by_ino || (!by_ino && !index_.paths_.equals(description.path, text))) {
+            index_.set_description_path(number, by_ino ? PathStore::Path{} : index_.paths_.intern(text), by_ino);
+        }
+    }
+}
+
+// mem, exe, cwd, root: the rows replace what is there, except that what stays keeps its time.
+void Reconciler::held(std::uint32_t number, std::uint32_t process) {
+    const Index::ProcessEntry& entry = index_.processes_[process];
+    const bool other_image = entry.exec_ns + ending_ns >= snapshot_.began_ns && entry.exec_ns != 0;
+    const auto wanted = [&](RefKind kind) {
+        if (kind == RefKind::fd || !reads(kind)) return false;
+        return !other_image || (kind != RefKind::mem && kind != RefKind::exe);
+    };
+    using Key = std::pair<RefKind, std::uint64_t>;
+    std::multimap<Key, Row> rows;
+    for (const Row row : held_rows_[number]) {
+        if (wanted(row->ref)) rows.emplace(Key{row->ref, row->ref == RefKind::mem ? row->map_start : 0}, row);
+    }
+    std::uint32_t* link = &index_.processes_[process].first_held;
+    while (*link != Index::none) {
+        Index::Held& held = index_.held_[*link];
+        if (!wanted(held.kind)) {
+            link = &held.next_of_process;
+            continue;
+        }
+        const auto row = rows.find(Key{held.kind, held.map_start});
+        if (row != rows.end() && same_file(held.description, *row->second)) {
+            update(held.description, *row->second);
+            Interval opened = index_.times_.get(held.opened);
+            opened.narrow(row->second->opened);
+            index_.times_.replace(held.opened, opened);
+            held.map_end = row->second->map_end;
+            held.map_flags = row->second->map_flags;
+            rows.erase(row);
+            link = &held.next_of_process;
+            continue;
+        }
+        const std::uint32_t description = index_.remove_held(*link, *link);
+        index_.lost_last_ref(description, false, entry.synced_ns != 0 ? std::min(entry.synced_ns, snapshot_.began_ns - 1) : 0);
+    }
+    for (const auto& [key, row] : rows) {
+        const std::uint32_t description = description_of(*row, true);
+        if (description == Index::none) continue;
+        const std::uint32_t added = index_.add_held(process, *row, description);
+        Interval opened = row->opened;
+        if (opened.latest_ns > snapshot_.ended_ns) opened.latest_ns = snapshot_.ended_ns;
+        index_.times_.replace(index_.held_[added].opened, opened);
+    }
+}
+
+void Reconciler::missing_processes() {
+    std::vector<std::pair<pid_t, std::uint32_t>> missing;
+    for (const auto& [pid, process] : index_.by_pid_) {
+        if (!seen_.contains(process) && process_is_gone(index_.processes_[process])) missing.emplace_back(pid, process);
+    }
+    std::sort(missing.begin(), missing.end());
+    for (const auto& [pid, process] : missing) {
+        const Index::ProcessEntry& entry = index_.processes_[process];
+        const std::uint64_t alive_ns = std::max({entry.last_event_ns, entry.synced_ns, entry.started.earliest_ns});
+        const std::uint64_t before = index_.descriptor_count_;
+        index_.end_process(process, between(alive_ns, snapshot_.ended_ns), Index::unknown_exit_code, sink_);
+        result_.ended += static_cast<std::uint32_t>(before - index_.descriptor_count_);
+        ++result_.processes_ended;
+    }
+}
+
+// Descriptions that nothing known holds, and that this snapshot, which saw everything, did not show either.
+void Reconciler::unheld() {
+    if (options_.releases_come || !options_.pids.empty() || !reads(RefKind::fd) || !reads(RefKind::mem) ||
+        !reads(RefKind::exe) || snapshot_.gaps.unreadable_processes != 0 || result_.uncertain) {
+        return;
+    }
+    std::deque<Index::Unheld> waiting;
+    waiting.swap(index_.unheld_);
+    for (const Index::Unheld& unheld : waiting) {
+        const Index::Description& description = index_.descriptions_[unheld.description];
+        if ((description.bits & Index::is_unheld) == 0 || description.id != unheld.id) continue;
+        if (unheld.since_ns >= snapshot_.began_ns) {
+            index_.unheld_.push_back(unheld);
+            continue;
+        }
+        // Where the kernel said that somebody still holds it (in flight over a socket, say), nothing tells that it ended.
+        const bool silent = (description.bits & Index::kept) != 0;
+        if (!silent) ++result_.released;
+        index_.end_description(unheld.description, between(unheld.since_ns, snapshot_.ended_ns), Index::none, 0, -1,
+                               silent ? silence_ : sink_);
+    }
+}
+
+void Reconciler::deleted_events() {
+    if (!sink_) return;
+    std::set<std::pair<std::uint32_t, std::uint64_t>> told;
+    for (const std::uint32_t number : became_deleted_) {
+        const Index::Description& description = index_.descriptions_[number];
+        if ((description.bits & Index::in_use) == 0 || index_.name_of(description) != NameState::deleted) continue;
+        if (!told.emplace(index_.extra_of(number).dev, description.ino).second) continue;
+        bool first = true;
+        index_.visit_description(number, [&](const IndexRow& row) {
+            if (!first) return;
+            first = false;
+            Event event;
+            event.kind = EventKind::deleted;
+            // It had its name in the snapshot before.
+            event.when = between(index_.snapshot_began_ns_, snapshot_.ended_ns);
+            event.strings = &row.strings;
+            event.process = &row.process;
+            event.reference = &row.reference;
+            sink_(event);
+        });
+    }
+}
+
+// ---- only looking -------------------------------------------------------------------------------------------------
+
+void Reconciler::differ(DifferenceKind kind, pid_t pid, pid_t tid, std::int32_t fd, const Index::SlotView* slot, Row row) {
+    switch (kind) {
+        case DifferenceKind::phantom: ++verification_.phantoms; break;
+        case DifferenceKind::gap: ++verification_.gaps; break;
+        case DifferenceKind::other_file: ++verification_.other_files; break;
+        case DifferenceKind::other_time: ++verification_.other_times; break;
+    }
+    if (verification_.differences.size() >= Verification::max_differences) return;
+    Difference difference;
+    difference.kind = kind;
+    difference.pid = pid;
+    difference.tid = tid;
+    difference.fd = fd;
+    if (slot != nullptr) {
+        Reference shown;
+        index_.scratch_.clear();
+        index_.fill_description(slot->description, shown);
+        difference.index_path = index_.scratch_.get(shown.path);
+        difference.index_opened = slot->opened;
+    }
+    if (row != nullptr) {
+        difference.snapshot_path = snapshot_.text(row->path);
+        difference.snapshot_opened = row->opened;
+    }
+    verification_.differences.push_back(std::move(difference));
+}
+
+Verification Reconciler::check() {
+    const auto compare = [&](pid_t pid, pid_t tid, std::uint32_t table, Group rows) {
+        Row* row = rows.begin;
+        const auto gap = [&](const Reference& lacking) {
+            if (table == Index::none || is_new(table, lacking.fd, lacking)) {
+                differ(DifferenceKind::gap, pid, tid, lacking.fd, nullptr, &lacking);
+            }
+        };
+        if (table != Index::none) {
+            index_.for_each_slot(table, [&](std::int32_t fd, const Index::SlotView& slot) {
+                while (row != rows.end && (*row)->fd < fd) gap(**row++);
+                if (row == rows.end || (*row)->fd != fd) {
+                    if (is_gone(slot)) differ(DifferenceKind::phantom, pid, tid, fd, &slot, nullptr);
+                    return;
+                }
+                const Reference& there = **row++;
+                ++verification_.compared;
+                const Choice choice = choose(table, fd, slot, there);
+                if (choice == Choice::snapshot) differ(DifferenceKind::other_file, pid, tid, fd, &slot, &there);
+                if (choice == Choice::same && slot.opened.is_exact() && there.opened.is_exact() && slot.opened != there.opened) {
+                    differ(DifferenceKind::other_time, pid, tid, fd, &slot, &there);
+                }
+            });
+        }
+        while (row != rows.end) gap(**row++);
+    };
+
+    for (std::uint32_t i = 0; i < snapshot_.processes.size(); ++i) {
+        const Process& from = snapshot_.processes[i];
+        if (!in_scope(from.pid)) continue;
+        std::uint32_t process = index_.find_process(from.pid);
+        if (process != Index::none && !same_start(index_.processes_[process].started, from.started)) {
+            if (index_.processes_[process].started.earliest_ns >= snapshot_.began_ns) {
+                seen_.insert(process);
+                continue;
+            }
+            process = Index::none;
+        }
+        if (process != Index::none) seen_.insert(process);
+        if (from.unreadable || (process == Index::none && task_ended(from.pid, 0, from.started))) continue;
+        std::set<pid_t> tids{0};
+        const auto [begin, end] = process_rows_[i];
+        for (std::size_t at = begin; at < end; ++at) {
+            const pid_t tid = rows_[at]->tid;
+            if (tid != from.pid && !(tid != 0 && task_ended(from.pid, tid, from.started))) tids.insert(tid);
+        }
+        if (process != Index::none) {
+            for (const Index::Thread& thread : index_.processes_[process].threads) {
+                if (thread.table != Index::none) tids.insert(thread.tid);
+            }
+        }
+        for (const pid_t tid : tids) {
+            std::uint32_t table = Index::none;
+            if (process != Index::none) {
+                Index::ProcessEntry& entry = index_.processes_[process];
+                const Index::Thread* const thread = tid != 0 ? index_.find_thread(entry, tid) : nullptr;
+                if (tid == 0) table = entry.table;
+                else if (thread != nullptr) table = thread->table;
+            }
+            compare(from.pid, tid, table, group(i, tid));
+        }
+    }
+    for (const auto& [pid, process] : index_.by_pid_) {
+        const Index::ProcessEntry& entry = index_.processes_[process];
+        if (seen_.contains(process) || !process_is_gone(entry)) continue;
+        const auto phantoms = [&, pid = pid](std::uint32_t table, pid_t tid) {
+            index_.for_each_slot(table, [&](std::int32_t fd, const Index::SlotView& slot) {
+                differ(DifferenceKind::phantom, pid, tid, fd, &slot, nullptr);
+            });
+        };
+        phantoms(entry.table, 0);
+        for (const Index::Thread& thread : entry.threads) {
+            if (thread.table != Index::none) phantoms(thread.table, thread.tid);
+        }
+    }
+    return std::move(verification_);
+}
+
+ReconcileResult reconcile(Index& index, const Snapshot& snapshot, const ReconcileOptions& options, const EventSink& sink) {
+    return Reconciler(index, snapshot, options, sink).run();
+}
+
+Verification verify(const Index& index, const Snapshot& snapshot, const ReconcileOptions& options) {
+    // check() changes nothing but the index's scratch strings.
+    return Reconciler(const_cast<Index&>(index), snapshot, options, {}).check();
+}
+
+}  // namespace fdspan
