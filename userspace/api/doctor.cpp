@@ -248,7 +248,10 @@ void Examination::look_at_mounts() {
 
 std::string Examination::why_refused(const ProbeResult& result, const char* otherwise) const {
     const bool refused = result.code == EPERM || result.code == EACCES;
-    if (refused && !may_load_) return "run as root, or with CAP_BPF and CAP_PERFMON";
+    if (refused && !may_load_) {
+        return report.effective_uid == 0 ? "this root lacks capabilities (in a container?): grant CAP_BPF and CAP_PERFMON"
+                                         : "run as root, or with CAP_BPF and CAP_PERFMON";
+    }
     if (refused && locked_down_) return "boot without lockdown=confidentiality";
     return otherwise;
 }
@@ -272,8 +275,8 @@ void Examination::try_programs() {
 
     const ProbeResult fentry = try_program("fdspan_probe_fentry", install_descriptor);
     add("fentry", "BPF trampolines (fentry)", fentry.works(), fentry.detail(),
-        why_refused(fentry, "this kernel refuses BPF trampolines to everybody; a kernel with CONFIG_FUNCTION_TRACER=y and "
-                            "CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS=y has them"));
+        why_refused(fentry, "this kernel has no BPF trampolines for anybody; one with CONFIG_BPF_JIT=y, CONFIG_FUNCTION_TRACER=y and "
+                            "CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS=y does"));
 
     const ProbeResult kprobe = try_program("fdspan_probe_kprobe", install_descriptor);
     add("kprobes", "kprobes", kprobe.works(), kprobe.detail(),
