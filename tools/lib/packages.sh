@@ -1,8 +1,8 @@
 # Debian's names for what fdspan takes to build and to test; sourced.
 # shellcheck shell=bash disable=SC2034
 
-# Catch2 is among them because one configuration serves both commands: no rebuild when they alternate.
+# Catch2 and FUSE are among them, for the tests, because one configuration serves both commands: no rebuild when they alternate.
 BUILD_PACKAGES=(g++ cmake ninja-build pkg-config clang bpftool libbpf-dev libelf-dev zlib1g-dev
-  libspdlog-dev nlohmann-json3-dev libcli11-dev libexpected-dev catch2)
+  libspdlog-dev nlohmann-json3-dev libcli11-dev libexpected-dev catch2 libfuse3-dev)
 
-TEST_PACKAGES=(jq lsof python3 util-linux procps fuse3 libfuse3-dev libclang-rt-14-dev)
+TEST_PACKAGES=(jq lsof python3 util-linux procps fuse3 libclang-rt-14-dev)

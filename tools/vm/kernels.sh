@@ -3,15 +3,20 @@
 
 VM_DIR=$BUILD/vm
 VM_KERNELS=(6.1 6.12 uml)
-VM_PACKAGES=(qemu-system-x86 busybox-static cpio e2fsprogs util-linux xz-utils zstd lz4 binutils bpftool)
+# Whose BTF is taken out of the package, and nothing booted: the BPF objects are to run there too.
+VM_BTF_ONLY=(6.1-arm64 6.12-arm64)
+# jq, lsof and fuse3 are for the tests in the machines (tools/vm/cells).
+VM_PACKAGES=(qemu-system-x86 busybox-static cpio e2fsprogs util-linux xz-utils zstd lz4 binutils bpftool clang jq lsof fuse3)
+
+vm_architecture() { if [[ $1 == *-arm64 ]]; then printf arm64; else printf amd64; fi; }
 
 # The package names that can carry a kernel: the newest is taken. Signed ones first: only their modules load under lockdown.
-vm_package_patterns() {
+vm_package_pattern() {
   case $1 in
-    6.1) printf '%s\n' '^linux-image-6\.1\.0-[0-9]+-cloud-amd64$' '^linux-image-6\.1\.0-[0-9]+-cloud-amd64-unsigned$' ;;
-    6.12) printf '%s\n' '^linux-image-6\.12\.[0-9]+\+deb12-cloud-amd64$' '^linux-image-6\.12\.[0-9]+\+deb12-cloud-amd64-unsigned$' ;;
-    uml) printf '%s\n' '^user-mode-linux$' ;;
-    *) die "no such kernel: $1 (there are: ${VM_KERNELS[*]})" ;;
+    6.1 | 6.1-arm64) printf '^linux-image-6\.1\.0-[0-9]+-cloud-%s\n' "$(vm_architecture "$1")"'(-unsigned)?$' ;;
+    6.12 | 6.12-arm64) printf '^linux-image-6\.12\.[0-9]+\+deb12-cloud-%s\n' "$(vm_architecture "$1")"'(-unsigned)?$' ;;
+    uml) echo '^user-mode-linux$' ;;
+    *) die "no such kernel: $1 (there are: ${VM_KERNELS[*]} ${VM_BTF_ONLY[*]})" ;;
   esac
 }
 
