@@ -42,7 +42,6 @@ struct {
 #define PF_KTHREAD 0x00200000
 #define O_CLOEXEC 02000000
 #define FMODE_EXEC_FLAG 0x20 /* __FMODE_EXEC in f_flags: opened by exec (include/linux/fs.h) */
-#define FMODE_BACKING (1U << 25)
 
 #define S_IFMT 0170000
 #define S_IFREG 0100000
@@ -95,6 +94,18 @@ static __always_inline bool fdspan_inode_tells(__u64 magic)
 	return false;
 }
 
+/*
+ * Since 6.2 the verifier looks each pointer that is loaded through a trusted one up by name in the whole BTF (kernel/bpf/verifier.c,
+ * type_is_trusted), half a millisecond a time. Only bpf_d_path needs trust; the rest walks a copy without it. The kfunc for
+ * that came with the same release as struct bpf_list_head, which, unlike a function, a program can ask for.
+ */
+struct bpf_list_head___since_6_2 {
+	__u64 __opaque[2];
+} __attribute__((preserve_access_index));
+
+#define FDSPAN_UNTRUSTED(type, pointer)                                                                                \
+	(bpf_core_type_exists(struct bpf_list_head___since_6_2) ? FDSPAN_CAST(type, pointer) : (pointer))
+
 /* A pointer of the context as a number, which the verifier lets nobody compute with otherwise. */
 static __always_inline __u64 fdspan_number(const void *pointer)
 {
@@ -108,7 +119,9 @@ static __always_inline __u64 fdspan_number(const void *pointer)
 
 static __always_inline struct task_struct *fdspan_reader(void)
 {
-	return (struct task_struct *)bpf_get_current_task_btf();
+	struct task_struct *current = (struct task_struct *)bpf_get_current_task_btf();
+
+	return FDSPAN_UNTRUSTED(struct task_struct, current);
 }
 
 /* kernel/pid.c, pid_nr_ns: the number of `pid` in the namespace of the reader, 0 outside of it. */
@@ -318,8 +331,8 @@ static __always_inline void fdspan_fill_label(struct fdspan_row *row, struct den
 	row->flags |= FDSPAN_ROW_HAS_LABEL;
 }
 
-/* `file` is held by the iterator. Its path, or as much of its name as decides what it is. */
-static __always_inline void fdspan_fill_path(struct fdspan_row *row, struct file *file)
+/* The path of the file that the iterator holds, or as much of its name as decides what it is. */
+static __always_inline void fdspan_fill_path(struct fdspan_row *row, struct file *file, struct file *held)
 {
 	struct dentry *dentry = file->f_path.dentry;
 	__u32 magic = row->fs_magic;
@@ -334,12 +347,12 @@ static __always_inline void fdspan_fill_path(struct fdspan_row *row, struct file
 		return;
 	}
 	if (iteration.fields & FDSPAN_WANT_PATH) {
-		long bytes = bpf_d_path(&file->f_path, scratch.text, FDSPAN_PATH_BYTES);
+		long bytes = bpf_d_path(&held->f_path, scratch.text, FDSPAN_PATH_BYTES);
 
 		if (fdspan_unlinked(dentry) != unlinked) {
 			/* Unlinked at this moment; a second look finds it done. */
 			unlinked = true;
-			bytes = bpf_d_path(&file->f_path, scratch.text, FDSPAN_PATH_BYTES);
+			bytes = bpf_d_path(&held->f_path, scratch.text, FDSPAN_PATH_BYTES);
 		}
 		if (bytes > 0) {
 			row->header.text_bytes = bytes - 1;
@@ -445,12 +458,22 @@ struct backing_file___user {
 	struct path user_path;
 } __attribute__((preserve_access_index));
 
+/* FMODE_BACKING was bit 25 until 6.14 gave that to FMODE_NONOTIFY, with the pre-content events (commit 95101401bb50). */
+enum fsnotify_data_type___since_6_14 { FSNOTIFY_EVENT_FILE_RANGE___since_6_14 };
+
+static __always_inline bool fdspan_backing(struct file *file)
+{
+	struct backing_file___user *backing = (void *)file;
+	__u32 bit = bpf_core_enum_value_exists(enum fsnotify_data_type___since_6_14,
+					       FSNOTIFY_EVENT_FILE_RANGE___since_6_14) ? 24 : 25;
+
+	return bpf_core_field_exists(backing->user_path) && (file->f_mode >> bit & 1);
+}
+
 static __always_inline void fdspan_fill_backing(struct fdspan_row *row, struct file *file)
 {
 	struct backing_file___user *backing = (void *)file;
 
-	if (!bpf_core_field_exists(backing->user_path))
-		return;
 	struct dentry *dentry = BPF_CORE_READ(backing, user_path.dentry);
 	struct vfsmount *mnt = BPF_CORE_READ(backing, user_path.mnt);
 	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
@@ -604,11 +627,14 @@ SEC("iter/task_file")
 int fdspan_task_file(struct bpf_iter__task_file *ctx)
 {
 	struct task_struct *task = ctx->task;
-	struct file *file = ctx->file;
+	struct file *held = ctx->file;
 	struct fdspan_row *row = &scratch.row;
 
-	if (!task || !file)
+	if (!task || !held)
 		return 0;
+	struct file *file = FDSPAN_UNTRUSTED(struct file, held);
+
+	task = FDSPAN_UNTRUSTED(struct task_struct, task);
 	struct inode *inode = file->f_inode;
 
 	if (iteration.deleted_only && inode->i_nlink)
@@ -630,7 +656,7 @@ int fdspan_task_file(struct bpf_iter__task_file *ctx)
 	if (row->header.tid != row->header.pid)
 		row->table_id = fdspan_hide(with, table);
 	fdspan_fill_inode(row, inode);
-	fdspan_fill_path(row, file);
+	fdspan_fill_path(row, file, held);
 	if (iteration.fields & FDSPAN_WANT_FDINFO) {
 		struct fdtable *fdt = files->fdt;
 		__u64 cloexec = 0;
@@ -671,15 +697,18 @@ int fdspan_task_vma(struct bpf_iter__task_vma *ctx)
 
 	if (!task || !vma)
 		return 0;
-	struct file *file = vma->vm_file;
+	struct file *held = vma->vm_file;
 
-	if (!file)
+	if (!held)
 		return 0;
+	struct file *file = FDSPAN_UNTRUSTED(struct file, held);
+
+	task = FDSPAN_UNTRUSTED(struct task_struct, task);
 	/* Threads share their leader's memory; one without leader speaks for all. */
 	if (task != task->group_leader && task->group_leader->mm)
 		return 0;
 	struct inode *inode = file->f_inode;
-	bool backing = file->f_mode & FMODE_BACKING;
+	bool backing = fdspan_backing(file);
 
 	if (iteration.deleted_only && !backing && inode->i_nlink)
 		return 0;
@@ -695,7 +724,7 @@ int fdspan_task_vma(struct bpf_iter__task_vma *ctx)
 			 (flags & VM_MAYSHARE ? 1U << 31 : 0);
 	row->mnt_id = fdspan_mount_id(file->f_path.mnt);
 	fdspan_fill_inode(row, inode);
-	fdspan_fill_path(row, file);
+	fdspan_fill_path(row, file, held);
 	if (backing)
 		fdspan_fill_backing(row, file);
 	if (iteration.deleted_only && row->nlink)
@@ -789,6 +818,7 @@ int fdspan_task(struct bpf_iter__task *ctx)
 
 	if (!task)
 		return 0;
+	task = FDSPAN_UNTRUSTED(struct task_struct, task);
 	struct task_struct *leader = task->group_leader;
 
 	if (task == leader) {

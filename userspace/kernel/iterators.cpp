@@ -22,6 +22,7 @@
 #include "rows.h"
 #include "snapshot/procfs_parse.hpp"
 #include "snapshot.skel.h"
+#include "sweep.skel.h"
 
 namespace fdspan {
 namespace {
@@ -83,8 +84,10 @@ RefKind ref_of(std::uint16_t kind) {
 
 struct SkeletonDeleter {
     void operator()(fdspan_snapshot_bpf* skeleton) const { fdspan_snapshot_bpf__destroy(skeleton); }
+    void operator()(fdspan_sweep_bpf* skeleton) const { fdspan_sweep_bpf__destroy(skeleton); }
 };
 using Skeleton = std::unique_ptr<fdspan_snapshot_bpf, SkeletonDeleter>;
+using SweepSkeleton = std::unique_ptr<fdspan_sweep_bpf, SkeletonDeleter>;
 
 Error load_error(int code) {
     if (code == EPERM || code == EACCES) {
@@ -96,33 +99,25 @@ Error load_error(int code) {
     return {code, "load the BPF iterators: " + std::generic_category().message(code) + "; this kernel is older than 6.1 or built without them"};
 }
 
-Result<Skeleton> open_skeleton(const TimeMaps& maps) {
-    Skeleton skeleton(fdspan_snapshot_bpf__open());
-    if (!skeleton) return tl::unexpected<Error>(load_error(errno));
-    skeleton->rodata->fdspan_have_times = maps.present();
-    if (!maps.present()) return skeleton;
-    const std::array<std::pair<bpf_map*, int>, 6> shared{{{skeleton->maps.descriptions, maps.descriptions},
-                                                          {skeleton->maps.descriptors, maps.descriptors},
-                                                          {skeleton->maps.tables, maps.tables},
-                                                          {skeleton->maps.table_chunks, maps.table_chunks},
-                                                          {skeleton->maps.settings, maps.settings},
-                                                          {skeleton->maps.counters, maps.counters}}};
+// Gives an object that is not loaded yet the maps of the tracking in place of its own.
+template <class AnySkeleton>
+Result<void> share_maps(AnySkeleton& skeleton, const TimeMaps& maps) {
+    const std::array<std::pair<bpf_map*, int>, 6> shared{{{skeleton.maps.descriptions, maps.descriptions},
+                                                          {skeleton.maps.descriptors, maps.descriptors},
+                                                          {skeleton.maps.tables, maps.tables},
+                                                          {skeleton.maps.table_chunks, maps.table_chunks},
+                                                          {skeleton.maps.settings, maps.settings},
+                                                          {skeleton.maps.counters, maps.counters}}};
     for (const auto& [map, fd] : shared) {
         if (fd < 0) return fail(EINVAL, "load the BPF iterators: not all maps of the tracking were given");
         if (const int error = bpf_map__reuse_fd(map, fd); error != 0) return fail_errno(-error, std::string("share the map ") + bpf_map__name(map));
     }
-    return skeleton;
+    return {};
 }
 
-// Link of an iterator program; pid 0: over all tasks.
-Result<BpfLink> attach(const bpf_program* program, pid_t pid = 0) {
-    bpf_iter_link_info info{};
-    LIBBPF_OPTS(bpf_iter_attach_opts, options);
-    if (pid != 0) {
-        info.task.pid = static_cast<std::uint32_t>(pid);
-        options.link_info = &info;
-        options.link_info_len = sizeof info;
-    }
+// Link of an iterator program over what `info` says: the elements of a map, or the tasks of a process.
+Result<BpfLink> attach(const bpf_program* program, bpf_iter_link_info info) {
+    LIBBPF_OPTS(bpf_iter_attach_opts, options, .link_info = &info, .link_info_len = sizeof info);
     bpf_link* const link = bpf_program__attach_iter(program, &options);
     if (link == nullptr) return fail_errno(errno, std::string("attach ") + bpf_program__name(program));
     return BpfLink(link);
@@ -578,7 +573,7 @@ struct IteratorReader::State {
     BpfLink tasks, files, mappings;
     std::vector<char> buffer = std::vector<char>(buffer_bytes);
     std::vector<std::uint32_t> wanted;  // what the map of that name holds
-    bool single_pids = true;            // the kernel takes a pid with the link (since 6.1)
+    SweepSkeleton sweeper;              // loaded by the first sweep
 
     Result<void> choose(const std::vector<pid_t>& pids) {
         const int map = bpf_map__fd(skeleton->maps.wanted);
@@ -597,14 +592,16 @@ struct IteratorReader::State {
     Result<void> walk(const bpf_program* program, BpfLink& all, const std::vector<pid_t>& singly, Take&& take) {
         if (!singly.empty()) {
             for (const pid_t pid : singly) {
-                auto link = attach(program, pid);
+                bpf_iter_link_info info{};
+                info.task.pid = static_cast<std::uint32_t>(pid);
+                auto link = attach(program, info);
                 if (!link) return tl::unexpected<Error>(link.error());
                 if (auto done = iterate(**link, buffer, take); !done) return done;
             }
             return {};
         }
         if (!all) {
-            auto link = attach(program);
+            auto link = attach(program, {});
             if (!link) return tl::unexpected<Error>(link.error());
             all = std::move(*link);
         }
@@ -616,9 +613,12 @@ Result<std::unique_ptr<IteratorReader>> IteratorReader::open(const TimeMaps& map
     try {
         auto state = std::make_unique<State>();
         state->maps = maps;
-        auto skeleton = open_skeleton(maps);
-        if (!skeleton) return tl::unexpected<Error>(skeleton.error());
-        state->skeleton = std::move(*skeleton);
+        state->skeleton.reset(fdspan_snapshot_bpf__open());
+        if (!state->skeleton) return tl::unexpected<Error>(load_error(errno));
+        state->skeleton->rodata->fdspan_have_times = maps.present();
+        if (maps.present()) {
+            if (auto shared = share_maps(*state->skeleton, maps); !shared) return tl::unexpected<Error>(shared.error());
+        }
         if (const int error = fdspan_snapshot_bpf__load(state->skeleton.get()); error != 0) return tl::unexpected<Error>(load_error(-error));
         if (!maps.present()) {
             fdspan_settings settings{};
@@ -691,6 +691,59 @@ Result<Snapshot> IteratorReader::read(const SnapshotRequest& request, bool censu
     } catch (const std::bad_alloc&) {
         return fail(ENOMEM, "not enough memory for a snapshot");
     }
+}
+
+Result<SweepResult> IteratorReader::sweep() {
+    // A break of an iterator inside a bucket may hide an entry from one round; what is left then is found by the next.
+    constexpr int rounds_max = 8;
+    State& state = *state_;
+    if (!state.maps.present()) return fail(ENOTSUP, "a sweep needs the maps of the tracking");
+    if (!state.sweeper) {
+        SweepSkeleton sweeper(fdspan_sweep_bpf__open());
+        if (!sweeper) return tl::unexpected<Error>(load_error(errno));
+        if (auto shared = share_maps(*sweeper, state.maps); !shared) return tl::unexpected<Error>(shared.error());
+        if (const int error = fdspan_sweep_bpf__load(sweeper.get()); error != 0) return tl::unexpected<Error>(load_error(-error));
+        state.sweeper = std::move(sweeper);
+    }
+    const auto& programs = state.sweeper->progs;
+    const auto& maps = state.sweeper->maps;
+    const std::array<std::pair<const bpf_program*, const bpf_map*>, 4> walks{{{programs.fdspan_sweep_descriptions, maps.descriptions},
+                                                                             {programs.fdspan_sweep_descriptors, maps.descriptors},
+                                                                             {programs.fdspan_sweep_tables, maps.tables},
+                                                                             {programs.fdspan_sweep_chunks, maps.table_chunks}}};
+    SweepResult result;
+    const auto walk = [&](const bpf_program* program, const bpf_map* map, auto&& take) -> Result<void> {
+        bpf_iter_link_info info{};
+        if (map != nullptr) info.map.map_fd = static_cast<std::uint32_t>(bpf_map__fd(map));
+        auto link = attach(program, info);
+        if (!link) return tl::unexpected<Error>(link.error());
+        return iterate(**link, state.buffer, take);
+    };
+    const auto ignore = [](std::string_view) -> Result<void> { return {}; };
+    state.sweeper->bss->sweep_began_ns = boottime_now_ns();
+    state.sweeper->bss->live_tables_missed = 0;
+    Result<void> done = walk(programs.fdspan_mark_tables, nullptr, ignore);
+    if (done) done = walk(programs.fdspan_sweep_live_tables, maps.live_tables, ignore);
+    for (int round = 0; done && round < rounds_max; ++round) {
+        std::uint64_t kept = 0;
+        std::uint64_t dead = 0;
+        for (const auto& [program, map] : walks) {
+            done = walk(program, map, [&](std::string_view verdicts) -> Result<void> {
+                for (const char verdict : verdicts) ++(verdict == FDSPAN_SWEEP_DEAD ? dead : kept);
+                return {};
+            });
+            if (!done) break;
+        }
+        result.kept = kept;
+        result.stale = dead;
+        if (dead == 0) break;
+        if (round + 1 < rounds_max) result.deleted += dead;
+    }
+    if (!done) {
+        state.sweeper.reset();  // it may remember an entry that it was about to delete
+        return tl::unexpected<Error>(done.error());
+    }
+    return result;
 }
 
 }  // namespace fdspan
