@@ -69,11 +69,11 @@ static __always_inline long long fdspan_file_count(const struct file *file)
 #define FDSPAN_ARG2(regs) ((regs)->si)
 #define FDSPAN_ARG3(regs) ((regs)->dx)
 #define FDSPAN_ARG4(regs) ((regs)->r10)
-#elif defined(__TARGET_ARCH_arm64)
-#define FDSPAN_ARG1(regs) ((regs)->orig_x0)
-#define FDSPAN_ARG2(regs) ((regs)->regs[1])
-#define FDSPAN_ARG3(regs) ((regs)->regs[2])
-#define FDSPAN_ARG4(regs) ((regs)->regs[3])
+#elif defined(__TARGET_ARCH_arm64) /* the member is called regs, so the parameter can not be */
+#define FDSPAN_ARG1(saved) ((saved)->orig_x0)
+#define FDSPAN_ARG2(saved) ((saved)->regs[1])
+#define FDSPAN_ARG3(saved) ((saved)->regs[2])
+#define FDSPAN_ARG4(saved) ((saved)->regs[3])
 #endif
 
 #endif /* FDSPAN_COMPAT_BPF_H */
