@@ -375,7 +375,7 @@ const Column table[] = {
      },
      description_key},
     {"NAME", "path as last known; a deleted file's ends in \" (deleted)\"", "path, path_bytes", "string", Align::left, Shrink::middle,
-     field_path,
+     field_path | field_stat,
      [](std::string& out, Row row) {
          out += escape_path(text(row, row.reference->path));
          if (is_deleted(row).value_or(false)) out += " (deleted)";

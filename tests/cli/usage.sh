@@ -1,0 +1,89 @@
+# Every option with nonsense gets exactly one clear line on stderr, nothing on stdout, and exit code 2.
+. "$(dirname "$0")/lib.sh"
+
+refused() {
+    run "$@"
+    local what
+    what=$(printf '%q ' "$@")
+    expect_code 2 "$what"
+    [ "$(wc -l <"$work/err")" -eq 1 ] || fail "$what: $(wc -l <"$work/err") lines on stderr: $(head -c 400 "$work/err")"
+    grep -q '^fdspan: .' "$work/err" || fail "$what: the line does not say who speaks: $(cat "$work/err")"
+    [ ! -s "$work/out" ] || fail "$what: something on stdout"
+}
+
+refused
+refused bogus
+refused ''
+refused $'line\nbreak'
+refused --bogus
+refused --json
+for command in ls watch arm disarm doctor; do
+    refused "$command" --bogus
+    refused "$command" $'--bo\ngus'
+    refused "$command" --json=3
+    refused "$command" --json --json=no
+    refused "$command" -Z
+done
+for command in arm disarm doctor; do
+    refused "$command" surplus
+done
+for command in ls watch; do
+    refused "$command" --pid
+    for pid in x '' 0 -1 1x 99999999999 1,, ,1 ' 1' 0x10 $'1\n'; do
+        refused "$command" -p "$pid"
+    done
+    for duration in '' x 5 -5s 5S 1.5h '1h 5m' 5m1h 5m5m 99999999999999999999s $'5s\n'; do
+        refused "$command" --older-than "$duration"
+    done
+    for color in '' x ALWAYS 1; do
+        refused "$command" --color "$color"
+    done
+    for backend in '' x PROCFS ebpf; do
+        refused "$command" --backend "$backend"
+    done
+    refused "$command" --json --color=always
+    refused "$command" ''
+    refused "$command" --backend
+done
+refused ls --newer-than nonsense
+for number in '' x -1 0 1.5 99999999999999999999 1k; do
+    refused ls --limit "$number"
+    refused watch --count "$number"
+done
+for column in '' , NOPE PID, PID,,FD + +NOPE 'PID FD'; do
+    refused ls -o "$column"
+done
+refused ls --sort NOPE
+refused ls --sort ''
+refused ls --type BOGUS
+refused ls --type ''
+refused ls --ref bogus
+refused ls --ref ''
+refused ls --user no-such-user-here
+refused ls --user ''
+refused ls --user -1
+refused ls --user 4294967295
+refused ls --comm ''
+refused ls --fd x
+refused ls --fd -1
+refused ls --fd 0 --ref cwd
+refused ls --json --human
+refused ls --json --noheadings
+refused ls --json -o FD_AGE
+refused watch --event bogus
+refused watch --event ''
+refused watch --interval 0
+refused watch --interval 1ns
+refused watch --timeout 0
+refused watch --timeout x
+refused arm --backend procfs
+refused arm --backend x
+
+for arguments in --help --version 'ls --help' 'watch --help' 'arm --help' 'disarm --help' 'doctor --help' 'ls --list-columns'; do
+    # shellcheck disable=SC2086
+    run $arguments
+    expect_code 0 "$arguments"
+    [ -s "$work/out" ] || fail "$arguments says nothing"
+    [ ! -s "$work/err" ] || fail "$arguments writes to stderr: $(cat "$work/err")"
+done
+finish

@@ -1,0 +1,54 @@
+# watch prints events, ends when it should, and says why in its exit code.
+. "$(dirname "$0")/lib.sh"
+touch "$work/file"
+
+run watch --json --timeout 200ms --backend procfs --interval 50ms -p $$
+head -1 "$work/out" | jq -e '.event == "started" and .schema == 1 and .backend == "procfs"' >/dev/null || fail "the first line is the start: $(head -1 "$work/out")"
+
+for backend in procfs auto; do
+    mkfifo "$work/lines"
+    timeout 60 "$FDSPAN" watch --json --backend "$backend" --interval 50ms --event opened,closed --count 2 --timeout 30s "$work/file" >"$work/lines" 2>"$work/err" &
+    watcher=$!
+    exec 4<"$work/lines"
+    rm "$work/lines"
+    read -r started <&4
+    jq -e '.event == "started"' <<<"$started" >/dev/null || fail "started first ($backend): $started"
+    exec 5<"$work/file"
+    sleep 0.4
+    exec 5<&-
+    cat <&4 >"$work/out"
+    exec 4<&-
+    wait "$watcher"
+    code=$?
+    expect_code 0 "watch --count ($backend)"
+    jq -s -e --arg path "$work/file" 'map([.event, .path]) == [["opened", $path], ["closed", $path]]' "$work/out" >/dev/null ||
+        fail "an opened and a closed ($backend): $(head -c 600 "$work/out")"
+    jq -s -e '.[1].duration_ns >= 0 and (.[1].duration_max_ns >= 300000000) and .[0].boottime_ns > 0' "$work/out" >/dev/null ||
+        fail "closed carries its duration ($backend): $(head -c 900 "$work/out")"
+done
+
+run watch --backend procfs --interval 50ms --timeout 300ms "$work/no-such-file"
+expect_code 1 "a timeout without an event"
+[ ! -s "$work/err" ] || fail "a timeout is no complaint: $(cat "$work/err")"
+
+for signal in INT TERM; do
+    # Through python: a background job of this shell would ignore SIGINT.
+    python3 - "$FDSPAN" "$signal" >"$work/out" <<'PY'
+import signal, subprocess, sys, time
+name = getattr(signal, "SIG" + sys.argv[2])
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+process = subprocess.Popen([sys.argv[1], "watch", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+process.stdout.readline()
+process.send_signal(name)
+began = time.monotonic()
+process.communicate(timeout=20)
+print(process.returncode, time.monotonic() - began < 5)
+PY
+    grep -qE '^(0|3) True$' "$work/out" || fail "SIG$signal ends watch cleanly and soon: $(cat "$work/out")"
+done
+
+# A reader that goes away ends it, though nothing happens.
+timeout 20 "$FDSPAN" watch --json --event exit -p 2147483646 2>"$work/err" | head -1 >/dev/null
+code=${PIPESTATUS[0]}
+case $code in 0 | 2) ;; *) fail "a closed pipe ends watch: exit code $code" ;; esac
+finish
