@@ -1,0 +1,65 @@
+# bash completion for fdspan(1). Columns come from the program itself, so that they are never out of date.
+_fdspan() {
+    local current previous command=
+    current=${COMP_WORDS[COMP_CWORD]}
+    previous=${COMP_WORDS[COMP_CWORD - 1]}
+    COMPREPLY=()
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        mapfile -t COMPREPLY < <(compgen -W 'ls watch arm disarm doctor --help --version' -- "$current")
+        return
+    fi
+    command=${COMP_WORDS[1]}
+    # bash splits at "=": --color = auto
+    if [ "$previous" = '=' ]; then
+        previous=${COMP_WORDS[COMP_CWORD - 2]}
+    elif [ "$current" = '=' ]; then
+        current=
+    fi
+    local words=
+    case $previous in
+    -o | --output | --sort)
+        [ "$command" = ls ] || return
+        words=$("${COMP_WORDS[0]}" ls --list-columns 2>/dev/null | cut -d' ' -f1)
+        # After a comma, or a leading "+", the next name is completed.
+        local done=
+        case $current in
+        *,*) done=${current%,*}, ;;
+        +*) done=+ ;;
+        esac
+        mapfile -t COMPREPLY < <(compgen -P "$done" -W "$words" -- "${current#"$done"}")
+        compopt -o nospace
+        return
+        ;;
+    --backend)
+        words='auto trampoline syscall'
+        [ "$command" = arm ] || words+=' procfs'
+        ;;
+    --color) words='auto always never' ;;
+    --ref) words='fd mem exe cwd root' ;;
+    --type) words='REG DIR CHR BLK FIFO SOCK LNK ANON eventfd eventpoll inotify io_uring pidfd signalfd timerfd' ;;
+    --event) words='opened closed released deleted exec exit lost resynced' ;;
+    -p | --pid) words=$(cd /proc && printf '%s\n' [0-9]*) ;;
+    -u | --user)
+        mapfile -t COMPREPLY < <(compgen -u -- "$current")
+        return
+        ;;
+    --older-than | --newer-than | --interval | --timeout | --limit | --count | -c | --comm | -d | --fd) return ;;
+    esac
+    if [ -z "$words" ] && [[ $current == -* ]]; then
+        case $command in
+        ls) words='--pid --comm --user --fd --older-than --newer-than --deleted --type --ref --all --output --list-columns --sort
+            --reverse --limit --json --noheadings --human --backend --color --help' ;;
+        watch) words='--pid --event --older-than --interval --count --timeout --json --backend --color --help' ;;
+        arm) words='--backend --json --help' ;;
+        disarm) words='--json --help' ;;
+        doctor) words='--json --color --help' ;;
+        esac
+    fi
+    if [ -n "$words" ]; then
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
+    elif [ "$command" = ls ] || [ "$command" = watch ]; then
+        compopt -o filenames
+        mapfile -t COMPREPLY < <(compgen -f -- "$current")
+    fi
+}
+complete -F _fdspan fdspan
