@@ -408,6 +408,13 @@ TEST_CASE("procfs: a thread that unshared its descriptor table is listed with it
     });
     while (own_tid == 0 || sharing_tid == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     const Snapshot snapshot = read_pid(::getpid(), field_all, only(RefKind::fd));
+    SnapshotRequest request;
+    request.pids = {own_tid};
+    const Snapshot of_thread = read(request);
+    done = true;
+    own.join();
+    sharing.join();
+    CHECK(of_thread.gaps.missing_pids == 1);  // a thread's id is no pid
     const Reference* const row = find_fd(snapshot, own_fd, own_tid);
     REQUIRE(row != nullptr);
     CHECK(snapshot.text(row->path) == "/memfd:only mine");
@@ -417,12 +424,6 @@ TEST_CASE("procfs: a thread that unshared its descriptor table is listed with it
         zeros += reference.fd == 0 ? 1 : 0;
     }
     CHECK(zeros == 2);
-    SnapshotRequest request;
-    request.pids = {own_tid};
-    CHECK(read(request).gaps.missing_pids == 1);  // a thread's id is no pid
-    done = true;
-    own.join();
-    sharing.join();
 }
 
 TEST_CASE("procfs: a process whose leader has ended is read through a live thread") {
@@ -676,6 +677,13 @@ TEST_CASE("procfs: a file system whose server has stopped does not hold the snap
         fd_number = holder.ready;
         REQUIRE(fd_number >= 0);
         REQUIRE(::kill(server, SIGSTOP) == 0);
+        // A reader that does hang fails below instead of holding the whole test run up.
+        const pid_t watchdog = ::fork();
+        if (watchdog == 0) {
+            ::sleep(10);
+            ::kill(server, SIGCONT);
+            ::_exit(0);
+        }
         std::this_thread::sleep_for(std::chrono::milliseconds(500));
 
         // The claim is worth nothing unless a plain stat does hang.
@@ -706,6 +714,8 @@ TEST_CASE("procfs: a file system whose server has stopped does not hold the snap
         CHECK(rows["exe of runner"] == 1);
         CHECK(rows["mem of runner"] >= 1);
         CHECK(all.processes.size() > some.processes.size());
+        ::kill(watchdog, SIGKILL);
+        ::waitpid(watchdog, nullptr, 0);
         REQUIRE(::kill(server, SIGCONT) == 0);
         ::waitpid(statting, nullptr, 0);
     }

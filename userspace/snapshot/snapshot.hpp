@@ -18,7 +18,7 @@ struct SnapshotRequest {
     std::uint32_t fields = field_all;        // Field bits
     std::uint8_t kinds = 0xff;               // bit 1 << RefKind
     std::vector<pid_t> pids;                 // empty: all processes
-    bool deleted_only = false;               // only references to files with no link left
+    bool deleted_only = false;               // only NameState::deleted: what never had a name (memfd, O_TMPFILE, …) is left out
 
     [[nodiscard]] bool wants(RefKind kind) const { return (kinds & (1U << static_cast<unsigned>(kind))) != 0; }
     [[nodiscard]] bool wants(Field field) const { return (fields & field) != 0; }
