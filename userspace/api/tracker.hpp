@@ -28,6 +28,18 @@ struct TrackerOptions {
     std::vector<pid_t> pids;                        // empty: all processes
 };
 
+// The index held against a fresh snapshot, and the kernel maps against what is alive.
+struct VerifyReport {
+    std::uint64_t references = 0;
+    std::uint64_t phantoms = 0;           // in the index, not in the snapshot
+    std::uint64_t gaps = 0;               // in the snapshot, not in the index
+    std::uint64_t differing = 0;          // in both, but not the same file
+    std::uint64_t map_entries = 0;
+    std::uint64_t stale_map_entries = 0;  // entries of the kernel maps for something dead
+    std::vector<std::string> examples;    // a few differences in words
+    [[nodiscard]] bool equal() const { return phantoms + gaps + differing + stale_map_entries == 0; }
+};
+
 class Tracker {
 public:
     using Sink = std::function<void(const Event&)>;
@@ -47,6 +59,9 @@ public:
     Result<std::size_t> process(const Sink& sink, std::size_t max_events);
     // Reads a snapshot now and makes the index equal to it.
     Result<void> resync(const Sink& sink);
+
+    // Call it when nothing happens: what changes during the call may count as a difference. Changes nothing.
+    Result<VerifyReport> verify();
 
     [[nodiscard]] const Index& index() const;
     [[nodiscard]] const std::vector<std::string>& warnings() const;
