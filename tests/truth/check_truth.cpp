@@ -112,7 +112,7 @@ private:
     void arm();
     void disarm();
     void hold_against_ls();
-    void compare_slots(const Json& references);
+    void compare_slots(const Json& references, const std::set<pid_t>& leaderless);
     void expect_all_ways();
     Verdict judge(const Record& record, const char* what, const Bracket& bracket, const Answer& answer, bool owes_exact);
     void judge_age(const Record& record, const Json& row, std::uint64_t before_ns, std::uint64_t after_ns);
@@ -167,6 +167,24 @@ std::set<int> slots_of(pid_t pid, pid_t tid) {
     ::closedir(dir);
     return slots;
 }
+
+// A process whose main thread has ended shows its table through its other threads only.
+bool leader_is_gone(pid_t pid) { return slots_of(pid, pid).empty(); }
+
+std::set<pid_t> tasks_of(pid_t pid) {
+    std::set<pid_t> tasks;
+    DIR* const dir = ::opendir(("/proc/" + std::to_string(pid) + "/task").c_str());
+    if (dir == nullptr) return tasks;
+    while (const dirent* const entry = ::readdir(dir)) {
+        if (entry->d_name[0] != '.') tasks.insert(std::atoi(entry->d_name));
+    }
+    ::closedir(dir);
+    return tasks;
+}
+
+// The task that a table is named after: the thread for one of its own, the process for all else. A row may name the table of a
+// process without a main thread by either.
+pid_t table_owner(const std::set<pid_t>& leaderless, pid_t pid, pid_t tid) { return leaderless.contains(pid) ? pid : tid; }
 
 void Checker::fail(const std::string& what) {
     failed_++;
@@ -322,13 +340,17 @@ void Checker::hold_against_ls() {
     }
 
     const Json& references = answer.at("references");
+    std::set<pid_t> leaderless;
+    for (const pid_t pid : pids_) {
+        if (leader_is_gone(pid)) leaderless.insert(pid);
+    }
     std::map<Slot, const Json*> descriptors;
     std::map<std::pair<pid_t, std::string>, const Json*> mappings;
     for (const Json& row : references) {
         const pid_t pid = row.at("pid").get<pid_t>();
         const std::string ref = row.at("ref").get<std::string>();
         if (ref == "fd") {
-            const Slot slot(pid, row.value("tid", pid), row.at("fd").get<int>());
+            const Slot slot(pid, table_owner(leaderless, pid, row.value("tid", pid)), row.at("fd").get<int>());
             if (!descriptors.emplace(slot, &row).second) fail("two rows for pid " + std::to_string(pid) + " fd " + row.at("fd").dump());
         } else if (ref == "mem") {
             mappings.emplace(std::pair(pid, row.at("path").get<std::string>()), &row);
@@ -340,7 +362,7 @@ void Checker::hold_against_ls() {
             const auto found = mappings.find({record.pid, record.path});
             row = found == mappings.end() ? nullptr : found->second;
         } else {
-            const auto found = descriptors.find({record.pid, record.tid, record.fd});
+            const auto found = descriptors.find({record.pid, table_owner(leaderless, record.pid, record.tid), record.fd});
             row = found == descriptors.end() ? nullptr : found->second;
         }
         WayTally& tally = tallies_[record.way];
@@ -362,20 +384,28 @@ void Checker::hold_against_ls() {
                                     owed(record.description, record.description_exact)));
         judge_age(record, *row, before_ns, after_ns);
     }
-    compare_slots(references);
+    compare_slots(references, leaderless);
 }
 
 // Rows against /proc: the programs rest, so both have to be the same set.
-void Checker::compare_slots(const Json& references) {
+void Checker::compare_slots(const Json& references, const std::set<pid_t>& leaderless) {
     std::map<std::pair<pid_t, pid_t>, std::set<int>> rows;
     std::map<std::pair<pid_t, pid_t>, std::set<int>> there;
     for (const Json& row : references) {
         if (row.at("ref") != "fd") continue;
         const pid_t pid = row.at("pid").get<pid_t>();
-        rows[{pid, row.value("tid", pid)}].insert(row.at("fd").get<int>());
+        rows[{pid, table_owner(leaderless, pid, row.value("tid", pid))}].insert(row.at("fd").get<int>());
     }
-    for (const pid_t pid : pids_) there[{pid, pid}] = slots_of(pid, pid);
-    for (const Record& record : records_) there[{record.pid, record.tid}] = slots_of(record.pid, record.tid);
+    for (const pid_t pid : pids_) {
+        there[{pid, pid}] = slots_of(pid, pid);
+        if (!leaderless.contains(pid)) continue;
+        for (const pid_t tid : tasks_of(pid)) there[{pid, pid}].merge(slots_of(pid, tid));
+    }
+    for (const Record& record : records_) {
+        if (record.tid != record.pid && !leaderless.contains(record.pid)) {
+            there[{record.pid, record.tid}] = slots_of(record.pid, record.tid);
+        }
+    }
     for (const auto& [task, slots] : there) {
         for (const int fd : slots) {
             if (rows[task].contains(fd)) {
