@@ -666,8 +666,9 @@ int fdspan_task_file(struct bpf_iter__task_file *ctx)
 		if (cloexec >> (fd % FDSPAN_WORD_BITS) & 1)
 			row->open_flags |= O_CLOEXEC;
 		row->position = file->f_pos;
-		row->mnt_id = fdspan_mount_id(file->f_path.mnt);
 	}
+	if (iteration.fields & (FDSPAN_WANT_FDINFO | FDSPAN_WANT_STAT))
+		row->mnt_id = fdspan_mount_id(file->f_path.mnt);
 	if (iteration.fields & FDSPAN_WANT_TIMES) {
 		struct fdspan_times times = {};
 

@@ -325,7 +325,7 @@ private:
         const NameState name = name_of(row, text);
         if (request_.deleted_only && name != NameState::deleted) return;
         if ((row.flags & FDSPAN_ROW_CUT) != 0) ++out_.gaps.truncated_paths;
-        if (type == FileType::anon && (want_stat_ || want_path_)) {
+        if (type == FileType::anon) {
             reference.type = type;
             reference.type_name = out_.strings.intern(class_of(row, text));
         }
