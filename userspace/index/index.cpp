@@ -87,7 +87,7 @@ void Index::apply_opened(const OpenedRecord& record, const EventSink& sink) {
                 narrowed = known.opened;
                 narrowed.narrow(opened);
                 set_slot_opened(table, raw.fd, narrowed);
-                if (silent_began_ns_ != 0 && now_ns >= silent_began_ns_ && slot(table, raw.fd, known)) {
+                if (entry.silent_ns != 0 && now_ns >= entry.silent_ns && slot(table, raw.fd, known)) {
                     emit_slot(EventKind::opened, known.opened, process, shown_tid, raw.fd, known, sink);
                 }
                 return;
@@ -103,7 +103,7 @@ void Index::apply_opened(const OpenedRecord& record, const EventSink& sink) {
 
     std::uint32_t description = find_description(raw.description_id);
     if (description != none && !compatible(times_.get(descriptions_[description].opened), description_opened)) {
-        end_replaced_description(description, description_opened.latest_ns, process, sink);
+        end_replaced_description(description, description_opened.latest_ns, sink);
         description = none;
     }
     const FileType type = file_type(raw.mode, raw.fs_magic);
@@ -1062,10 +1062,10 @@ void Index::detach_description(std::uint32_t number, std::uint64_t until_ns, std
     }
 }
 
-void Index::end_replaced_description(std::uint32_t number, std::uint64_t until_ns, std::uint32_t process, const EventSink& sink) {
+void Index::end_replaced_description(std::uint32_t number, std::uint64_t until_ns, const EventSink& sink) {
     detach_description(number, until_ns, none, sink);
-    std::uint64_t since_ns = times_.get(descriptions_[number].opened).latest_ns;
-    end_description(number, between(since_ns, until_ns), process, 0, -1, sink);
+    const std::uint64_t since_ns = times_.get(descriptions_[number].opened).latest_ns;
+    end_description(number, between(since_ns, until_ns), none, 0, -1, sink);
 }
 
 std::uint32_t Index::remove_held(std::uint32_t number, std::uint32_t& link) {

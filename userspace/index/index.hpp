@@ -201,6 +201,7 @@ private:
         std::uint64_t last_event_ns = 0;
         std::uint64_t exec_ns = 0;        // last exec that a record told of
         std::uint64_t incomplete_ns = 0;  // since; 0: complete
+        std::uint64_t silent_ns = 0;      // began_ns of the last snapshot, if what it added was not announced
         std::uint32_t table = 0;
         std::uint32_t first_held = 0;
         std::uint32_t own_tables = 0;     // threads with a table of their own
@@ -322,9 +323,8 @@ private:
     void end_description(std::uint32_t description, const Interval& when, std::uint32_t process, pid_t tid, std::int32_t fd,
                          const EventSink& sink);
     // The id means another description now, so whatever seems to hold this one let it go, unseen, until then.
-    void end_replaced_description(std::uint32_t description, std::uint64_t until_ns, std::uint32_t process,
-                                  const EventSink& sink);
-    // Takes every reference away; `exact_tables`: their slots ended at until_ns, all others somewhere before.
+    void end_replaced_description(std::uint32_t description, std::uint64_t until_ns, const EventSink& sink);
+    // Takes every reference away: slots of `exact_process` ended at until_ns, all others somewhere before.
     void detach_description(std::uint32_t description, std::uint64_t until_ns, std::uint32_t exact_process,
                             const EventSink& sink);
     std::uint32_t add_held(std::uint32_t process, const Reference& row, std::uint32_t description);
@@ -384,8 +384,6 @@ private:
     std::uint64_t stale_records_ = 0;
     std::size_t incomplete_count_ = 0;
     std::uint64_t links_ns_ = 0;           // last set_links
-    std::uint64_t snapshot_began_ns_ = 0;  // of the last reconcile
-    std::uint64_t silent_began_ns_ = 0;    // began_ns of the last reconcile that announced nothing
     mutable StringTable scratch_;          // strings of the row or event being shown
     mutable std::string text_;
     mutable pid_t last_pid_ = 0;           // the last look-up

@@ -110,7 +110,8 @@ private:
     std::unordered_set<std::uint64_t> ended_slots_;        // ended since the snapshot began
     std::unordered_set<std::uint64_t> ended_descriptors_;  // with their descriptions, and a little before
     std::unordered_set<std::uint32_t> seen_;               // index processes that the snapshot has
-    std::vector<std::uint32_t> became_deleted_;
+    std::vector<std::pair<std::uint32_t, std::uint64_t>> became_deleted_;  // and when it was not yet, as far as was seen
+    std::uint64_t previous_ns_ = 0;  // the snapshot that read the process at hand before this one
     bool uncertain_ = false;
 };
 
@@ -195,8 +196,6 @@ ReconcileResult Reconciler::run() {
     missing_processes();
     unheld();
     deleted_events();
-    index_.snapshot_began_ns_ = snapshot_.began_ns;
-    index_.silent_began_ns_ = options_.announce ? 0 : snapshot_.began_ns;
     result_.uncertain = result_.uncertain && uncertain_;
     if (options_.report && report_sink_) {
         Event event;
@@ -239,6 +238,8 @@ void Reconciler::one_process(std::uint32_t number) {
     }
     seen_.insert(process);
     Index::ProcessEntry& entry = index_.processes_[process];
+    previous_ns_ = entry.synced_ns;
+    entry.silent_ns = options_.announce ? 0 : snapshot_.began_ns;
     entry.started.narrow(from.started);
     if (entry.last_event_ns < snapshot_.began_ns || entry.comm.empty()) {
         entry.comm = snapshot_.text(from.comm);
@@ -389,7 +390,7 @@ std::uint32_t Reconciler::description_of(const Reference& row, bool file_only) {
             return known;
         }
         if (span.earliest_ns > row.description_opened.latest_ns) return Index::none;
-        index_.end_replaced_description(known, row.description_opened.latest_ns, Index::none, sink_);
+        index_.end_replaced_description(known, row.description_opened.latest_ns, sink_);
     }
     const std::uint32_t dev = kernel_device(row.dev);
     const std::string_view text = (row.valid & field_path) != 0 ? snapshot_.text(row.path) : std::string_view{};
@@ -452,7 +453,7 @@ void Reconciler::update(std::uint32_t number, const Reference& row) {
             if (row.name != before && row.name != NameState::unknown) {
                 index_.set_name_state(number, row.name);
                 const bool had_name = before == NameState::named || before == NameState::gone || before == NameState::unknown;
-                if (row.name == NameState::deleted && had_name) became_deleted_.push_back(number);
+                if (row.name == NameState::deleted && had_name) became_deleted_.emplace_back(number, previous_ns_);
             }
         }
     }
@@ -554,18 +555,17 @@ void Reconciler::unheld() {
 void Reconciler::deleted_events() {
     if (!sink_) return;
     std::set<std::pair<std::uint32_t, std::uint64_t>> told;
-    for (const std::uint32_t number : became_deleted_) {
+    for (const auto& [number, named_ns] : became_deleted_) {
         const Index::Description& description = index_.descriptions_[number];
         if ((description.bits & Index::in_use) == 0 || index_.name_of(description) != NameState::deleted) continue;
         if (!told.emplace(index_.extra_of(number).dev, description.ino).second) continue;
         bool first = true;
-        index_.visit_description(number, [&](const IndexRow& row) {
+        index_.visit_description(number, [&, since_ns = named_ns](const IndexRow& row) {
             if (!first) return;
             first = false;
             Event event;
             event.kind = EventKind::deleted;
-            // It had its name in the snapshot before.
-            event.when = between(index_.snapshot_began_ns_, snapshot_.ended_ns);
+            event.when = between(since_ns, snapshot_.ended_ns);
             event.strings = &row.strings;
             event.process = &row.process;
             event.reference = &row.reference;
