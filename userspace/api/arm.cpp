@@ -16,7 +16,8 @@
 namespace fdspan {
 namespace {
 
-constexpr const char* staging_directory = "/sys/fs/bpf/fdspan.staging";
+// bpffs refuses names with a dot (kernel/bpf/inode.c, bpf_lookup).
+constexpr const char* staging_directory = "/sys/fs/bpf/fdspan_staging";
 
 Backend backend_of(TrackingBackend backend) {
     return backend == TrackingBackend::syscall ? Backend::syscall : Backend::trampoline;
