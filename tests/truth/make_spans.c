@@ -167,7 +167,8 @@ static bool copied(int fd, const struct bracket *bracket, const struct source *s
 		refuse_errno("call");
 		return false;
 	}
-	hold(current->name, fd, *bracket, source->description, current->exact, source->exact);
+	/* Who did not see the descriptor come can't be sure that its description is still the one that was seen. */
+	hold(current->name, fd, *bracket, source->description, current->exact, current->exact && source->exact);
 	return true;
 }
 
@@ -209,12 +210,14 @@ static struct source new_held_source(void)
 
 /* ---- holders: other processes --------------------------------------------------------------------------------------- */
 
-static void wait_settled(uint32_t before, pid_t child)
+static void wait_settled(uint32_t holder, pid_t child)
 {
 	const struct timespec tenth = {.tv_nsec = 100000000};
-	uint32_t now;
-	while ((now = atomic_load(&truth->settled)) == before) {
+	while (!atomic_load(&truth->holder_settled[holder])) {
+		const uint32_t now = atomic_load(&truth->settled);
 		siginfo_t info = {0};
+		if (atomic_load(&truth->holder_settled[holder]))
+			return;
 		if (child > 0 && waitid(P_PID, (id_t)child, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == child)
 			return; /* it had nothing to hold */
 		syscall(SYS_futex, &truth->settled, FUTEX_WAIT, now, &tenth, NULL, 0);
@@ -238,39 +241,44 @@ __attribute__((noreturn)) static void hold_and_exit(void)
 /* Runs `body` in a forked child, which then holds until the end. Returns the child's pid when it has settled. */
 static pid_t holder(void (*body)(struct bracket fork_bracket))
 {
-	const uint32_t settled = atomic_load(&truth->settled);
+	const uint32_t place = new_holder();
 	struct bracket bracket;
 	fflush(stdout);
 	begin(&bracket);
 	const pid_t pid = fork();
 	if (pid == 0) {
 		end(&bracket);
+		own_holder = place;
 		die_with_parent();
 		body(bracket);
 		hold_and_exit();
 	}
 	if (pid < 0)
 		die("fork");
-	wait_settled(settled, pid);
+	wait_settled(place, pid);
 	return pid;
 }
 
-/* Records what a child got from its parent's table. */
+/*
+ * Records what a child got from its parent's table. The moment is known for all of it; but for a description that nobody saw
+ * being made, nobody can exclude that it was made in the child, in a slot that was emptied unseen.
+ */
 static void inherit(pid_t parent, struct bracket bracket)
 {
 	const uint32_t count = record_count();
 	for (uint32_t i = 0; i < count; i++) {
 		const struct record *const old = &truth->record[i];
 		if (atomic_load(&old->kind) == record_fd && old->pid == parent && old->tid == parent)
-			hold(current->name, old->fd, bracket, old->description, true, old->description_exact);
+			hold(current->name, old->fd, bracket, old->description, old->description_exact, old->description_exact);
 	}
 }
 
-static void exec_holder(void)
+static void exec_holder(uint32_t place)
 {
-	char memfd[16];
+	char memfd[16], holder_place[16];
 	snprintf(memfd, sizeof(memfd), "%d", truth_memfd);
-	char *const arguments[] = {(char *)"make_spans", (char *)"--holder", memfd, NULL};
+	snprintf(holder_place, sizeof(holder_place), "%u", place);
+	char *const arguments[] = {(char *)"make_spans", (char *)"--holder", memfd, holder_place, NULL};
 	execv("/proc/self/exe", arguments);
 	_exit(127);
 }
@@ -1804,12 +1812,13 @@ static void way_fork_syscall(void)
 {
 #ifdef SYS_fork
 	get_source();
-	const uint32_t settled = atomic_load(&truth->settled);
+	const uint32_t place = new_holder();
 	struct bracket bracket;
 	begin(&bracket);
 	const pid_t pid = (pid_t)syscall(SYS_fork);
 	if (pid == 0) {
 		end(&bracket);
+		own_holder = place;
 		die_with_parent();
 		inherit(main_pid, bracket);
 		hold_and_exit();
@@ -1817,7 +1826,7 @@ static void way_fork_syscall(void)
 	if (pid < 0)
 		refuse_errno("fork");
 	else
-		wait_settled(settled, pid);
+		wait_settled(place, pid);
 #else
 	no_such_call();
 #endif
@@ -1834,7 +1843,8 @@ static void inherit_over_exec(pid_t child, struct bracket bracket)
 		const int flags = fcntl(old->fd, F_GETFD);
 		if (flags < 0 || (flags & FD_CLOEXEC))
 			continue;
-		struct record *const record = hold(current->name, old->fd, bracket, old->description, true, old->description_exact);
+		struct record *const record = hold(current->name, old->fd, bracket, old->description, old->description_exact,
+						   old->description_exact);
 		record->pid = child;
 		record->tid = child;
 	}
@@ -1843,31 +1853,32 @@ static void inherit_over_exec(pid_t child, struct bracket bracket)
 static void way_vfork_exec(void)
 {
 	get_source();
-	const uint32_t settled = atomic_load(&truth->settled);
+	const uint32_t place = new_holder();
 	volatile uint64_t after_ns = 0;
 	struct bracket bracket;
 	begin(&bracket);
 	const pid_t pid = vfork();
 	if (pid == 0) {
 		after_ns = boottime_ns();
-		exec_holder();
+		exec_holder(place);
 	}
 	if (pid < 0) {
 		refuse_errno("vfork");
 		return;
 	}
 	bracket.after_ns = after_ns;
-	wait_settled(settled, pid);
+	wait_settled(place, pid);
 	inherit_over_exec(pid, bracket);
 }
 
 static void way_posix_spawn(void)
 {
 	get_source();
-	const uint32_t settled = atomic_load(&truth->settled);
-	char memfd[16];
+	const uint32_t place = new_holder();
+	char memfd[16], holder_place[16];
 	snprintf(memfd, sizeof(memfd), "%d", truth_memfd);
-	char *const arguments[] = {(char *)"make_spans", (char *)"--holder", memfd, NULL};
+	snprintf(holder_place, sizeof(holder_place), "%u", place);
+	char *const arguments[] = {(char *)"make_spans", (char *)"--holder", memfd, holder_place, NULL};
 	extern char **environ;
 	pid_t pid;
 	struct bracket bracket;
@@ -1879,7 +1890,7 @@ static void way_posix_spawn(void)
 		refuse_errno("posix_spawn");
 		return;
 	}
-	wait_settled(settled, pid);
+	wait_settled(place, pid);
 	inherit_over_exec(pid, bracket);
 }
 
@@ -1896,7 +1907,7 @@ static void exec_survivor_body(struct bracket fork_bracket)
 	const int copy = dup(source.fd);
 	end(&bracket);
 	copied(copy, &bracket, &source);
-	exec_holder();
+	exec_holder(own_holder);
 }
 
 static void way_exec_survivors(void)
@@ -1908,7 +1919,7 @@ static void way_exec_survivors(void)
 static void *exec_from_thread(void *unused)
 {
 	(void)unused;
-	exec_holder();
+	exec_holder(own_holder);
 	return NULL;
 }
 
@@ -1961,7 +1972,7 @@ static void clone_files_body(struct bracket fork_bracket)
 	struct record *const inherited =
 		hold(current->name, source.fd, fork_bracket, source.description, true, true);
 	const struct record *const older = hold_new_file();
-	const uint32_t settled = atomic_load(&truth->settled);
+	const uint32_t place = new_holder();
 	const pid_t pid = clone_files();
 	if (pid < 0) {
 		refuse_errno("clone");
@@ -1969,6 +1980,7 @@ static void clone_files_body(struct bracket fork_bracket)
 	}
 	if (pid == 0) {
 		const uint64_t joined_ns = boottime_ns();
+		own_holder = place;
 		die_with_parent();
 		/* By the table these are older than the process; by the process they began with it. */
 		also_held_by(getpid(), inherited, joined_ns);
@@ -1976,7 +1988,7 @@ static void clone_files_body(struct bracket fork_bracket)
 		also_held_by(older_pid, hold_new_file(), 0);
 		hold_and_exit();
 	}
-	wait_settled(settled, pid);
+	wait_settled(place, pid);
 	also_held_by(pid, hold_new_file(), 0);
 }
 
@@ -1985,6 +1997,8 @@ static void way_clone_files(void)
 	get_source();
 	holder(clone_files_body);
 }
+
+static uint32_t orphan_place;
 
 /* The process that made the table goes; one that shares it keeps it. */
 static void clone_files_orphan_body(struct bracket unused)
@@ -1996,10 +2010,12 @@ static void clone_files_orphan_body(struct bracket unused)
 	const pid_t pid = clone_files();
 	if (pid < 0) {
 		refuse_errno("clone");
+		atomic_store(&truth->holder_settled[orphan_place], true);
 		return;
 	}
 	if (pid == 0) {
 		const uint64_t joined_ns = boottime_ns();
+		own_holder = orphan_place;
 		while (getppid() == seen)
 			usleep(1000);
 		die_with_parent(); /* the subreaper now */
@@ -2013,9 +2029,9 @@ static void clone_files_orphan_body(struct bracket unused)
 
 static void way_clone_files_orphan(void)
 {
-	const uint32_t settled = atomic_load(&truth->settled);
+	orphan_place = new_holder();
 	holder(clone_files_orphan_body);
-	wait_settled(settled, 0);
+	wait_settled(orphan_place, 0);
 }
 
 /* Exec gives a task that shares its table a copy: a table that begins then. */
@@ -2023,7 +2039,7 @@ static void clone_files_exec_body(struct bracket unused)
 {
 	(void)unused;
 	const struct record *const older = hold_new_file();
-	const uint32_t settled = atomic_load(&truth->settled);
+	const uint32_t place = new_holder();
 	const pid_t pid = clone_files();
 	if (pid < 0) {
 		refuse_errno("clone");
@@ -2031,13 +2047,14 @@ static void clone_files_exec_body(struct bracket unused)
 	}
 	if (pid == 0) {
 		const uint64_t joined_ns = boottime_ns();
+		own_holder = place;
 		die_with_parent();
 		struct record *const copy = also_held_by(getpid(), older, joined_ns);
 		begin(&copy->opened);
 		copy->opened.after_ns = 0; /* the new program fills it in */
-		exec_holder();
+		exec_holder(own_holder);
 	}
-	wait_settled(settled, pid);
+	wait_settled(place, pid);
 	hold_new_file(); /* not in the copy */
 }
 
@@ -2050,13 +2067,14 @@ static void clone_files_unshare_body(struct bracket unused)
 {
 	(void)unused;
 	const struct record *const older = hold_new_file();
-	const uint32_t settled = atomic_load(&truth->settled);
+	const uint32_t place = new_holder();
 	const pid_t pid = clone_files();
 	if (pid < 0) {
 		refuse_errno("clone");
 		return;
 	}
 	if (pid == 0) {
+		own_holder = place;
 		die_with_parent();
 		struct record *const copy = also_held_by(getpid(), older, 0);
 		begin(&copy->opened);
@@ -2067,7 +2085,7 @@ static void clone_files_unshare_body(struct bracket unused)
 		hold_new_file();
 		hold_and_exit();
 	}
-	wait_settled(settled, pid);
+	wait_settled(place, pid);
 	hold_new_file(); /* maybe the same number, in the other table */
 }
 
@@ -2640,11 +2658,12 @@ static void dirty_slots(void)
 }
 
 /* An exec'd holder: maps the records again, and owns those that carry its pid. */
-static int holder_main(int memfd)
+static int holder_main(int memfd, uint32_t place)
 {
 	const uint64_t now_ns = boottime_ns();
 	map_shared(memfd);
 	truth_memfd = memfd;
+	own_holder = place;
 	die_with_parent();
 	const uint32_t count = record_count();
 	for (uint32_t i = 0; i < count; i++)
@@ -2665,8 +2684,8 @@ int main(int argc, char **argv)
 	uint32_t count = 0;
 	bool any_chosen = false, copy = false, check = false, closing = false;
 	for (int i = 1; i < argc; i++) {
-		if (strcmp(argv[i], "--holder") == 0 && i + 1 < argc)
-			return holder_main(atoi(argv[i + 1]));
+		if (strcmp(argv[i], "--holder") == 0 && i + 2 < argc)
+			return holder_main(atoi(argv[i + 1]), (uint32_t)atoi(argv[i + 2]));
 		if (strcmp(argv[i], "--list") == 0) {
 			for (int way = 0; way < way_count; way++)
 				printf("%s\t%s\n", ways[way].name, ways[way].exact ? "exact" : "bounded");

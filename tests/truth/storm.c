@@ -487,7 +487,7 @@ static void record_held(const struct party *party, const struct bracket *inherit
 		record->fd = held->fd;
 		record->opened = inherited ? *inherited : held->opened;
 		record->description = held->description;
-		record->exact = inherited ? true : held->seen;
+		record->exact = inherited ? held->description_seen : held->seen;
 		record->description_exact = held->description_seen;
 		if (party->is_thread && !inherited)
 			record->tid = thread_id();

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #define TRUTH_RECORDS 131072u /* bound of one run */
+#define TRUTH_HOLDERS 1024u
 
 struct bracket {
 	uint64_t before_ns;
@@ -52,7 +53,9 @@ enum phase { phase_make, phase_copy, phase_end };
 
 struct shared {
 	_Atomic uint32_t phase;   /* futex */
-	_Atomic uint32_t settled; /* futex: holders that have made what they hold */
+	_Atomic uint32_t settled; /* futex: how many holders have made what they hold */
+	_Atomic uint32_t holders;
+	_Atomic bool holder_settled[TRUTH_HOLDERS]; /* which of them */
 	_Atomic uint32_t records;
 	_Atomic uint32_t overflow; /* records that found no room: the run fails */
 	bool close_at_end;
@@ -61,6 +64,7 @@ struct shared {
 
 static struct shared *truth;
 static int truth_memfd = -1;
+static uint32_t own_holder; /* place of this process in holder_settled */
 
 static inline uint64_t boottime_ns(void)
 {
@@ -151,8 +155,19 @@ static inline void wait_phase(enum phase phase)
 		syscall(SYS_futex, &truth->phase, FUTEX_WAIT, now, NULL, NULL, 0);
 }
 
+static inline uint32_t new_holder(void)
+{
+	const uint32_t holder = atomic_fetch_add(&truth->holders, 1) + 1;
+	if (holder >= TRUTH_HOLDERS) {
+		errno = ENOSPC;
+		die("one more holder");
+	}
+	return holder;
+}
+
 static inline void settle(void)
 {
+	atomic_store(&truth->holder_settled[own_holder], true);
 	atomic_fetch_add(&truth->settled, 1);
 	futex_wake(&truth->settled);
 }
@@ -259,7 +274,7 @@ static inline void print_closed(void)
 		print_number("after_ns", record->opened.after_ns);
 		print_number("close_before_ns", record->closed.before_ns);
 		print_number("close_after_ns", record->closed.after_ns);
-		printf("}\n");
+		printf(",\"exact\":%s}\n", record->exact ? "true" : "false");
 	}
 }
 
