@@ -543,7 +543,7 @@ static __always_inline void fdspan_census_description(__u64 file, __u64 inode, _
 struct fdspan_chunk empty_chunk;
 
 /*
- * Slot (table, fd) has no evidence: it is filled now. Only tables that this census met first take part; in the others the
+ * Slot (table, fd) has no evidence: it is filled now. Only tables that no census met before take part; in the others the
  * bits are as old as census_ns says.
  */
 static __always_inline void fdspan_census_slot(__u64 table, __s32 fd, __u32 owner, __u64 now)
@@ -560,7 +560,7 @@ static __always_inline void fdspan_census_slot(__u64 table, __s32 fd, __u32 owne
 			return;
 		}
 	}
-	if (known->census_ns < iteration.census_began_ns)
+	if (known->census_ns && known->census_ns < iteration.census_began_ns)
 		return;
 	if ((__u32)fd >= FDSPAN_INLINE_WORDS * FDSPAN_WORD_BITS) {
 		struct fdspan_chunk_key key = {
@@ -673,11 +673,15 @@ int fdspan_task_file(struct bpf_iter__task_file *ctx)
 		struct fdspan_times times = {};
 
 		if (fdspan_have_times) {
-			if (iteration.census)
-				fdspan_census_description(number, fdspan_number(inode), row->at_ns);
-			fdspan_join(table, fd, number, fdspan_number(inode), fdspan_task_trusted(task), &times);
-			if (iteration.census && !times.opened_latest_ns)
-				fdspan_census_slot(table, fd, task->tgid, row->at_ns);
+			__u64 inode_number = fdspan_number(inode);
+
+			/* First: what the census enters is no evidence for what came before it. */
+			fdspan_join(table, fd, number, inode_number, fdspan_task_trusted(task), &times);
+			if (iteration.census) {
+				fdspan_census_description(number, inode_number, row->at_ns);
+				if (!times.opened_latest_ns)
+					fdspan_census_slot(table, fd, task->tgid, row->at_ns);
+			}
 		}
 		row->opened_earliest_ns = times.opened_earliest_ns;
 		row->opened_latest_ns = times.opened_latest_ns;
