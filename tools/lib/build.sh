@@ -1,6 +1,9 @@
 # Configures and builds; sourced after common.sh. Nothing here writes to stdout: that belongs to fdspan.
 # shellcheck shell=bash
 
+# NAME=VALUE for cmake, set before build(); a cache that has them already is left alone.
+BUILD_OPTIONS=()
+
 # build TARGET…
 build() {
   if ! mkdir -p -- "$BUILD" || [[ ! -w $BUILD ]]; then
@@ -15,6 +18,11 @@ build() {
       # --fresh: a tree that was moved or copied brings a cache of its old place.
       quietly "$BUILD/configure.log" cmake --fresh -S "$ROOT" -B "$BUILD" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo || exit 2
     fi
+    local option missing=()
+    for option in "${BUILD_OPTIONS[@]}"; do
+      if ! grep -qE "^${option%%=*}:[A-Z]+=${option#*=}\$" "$cache"; then missing+=("-D$option"); fi
+    done
+    if [[ ${#missing[@]} -ne 0 ]]; then quietly "$BUILD/configure.log" cmake "${missing[@]}" "$BUILD" || exit 2; fi
     quietly "$BUILD/build.log" cmake --build "$BUILD" --target "$@" || exit 2
   ) 9>"$BUILD/.lock"
 }
