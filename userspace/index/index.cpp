@@ -77,7 +77,8 @@ void Index::apply_opened(const OpenedRecord& record, const EventSink& sink) {
     if (slot(table, raw.fd, known)) {
         Description& description = descriptions_[known.description];
         const Interval known_span = times_.get(description.opened);
-        if (raw.description_id != 0 && description.id == raw.description_id && compatible(known_span, description_opened)) {
+        if (raw.description_id != 0 && description.id == raw.description_id && compatible(known_span, description_opened) &&
+            may_be_file(known.description, raw.dev, raw.ino)) {
             const bool same = raw.how == FDSPAN_HOW_OPEN || known.opened.contains(opened.latest_ns);
             if (same) {
                 // A snapshot was faster than this record.
@@ -102,7 +103,8 @@ void Index::apply_opened(const OpenedRecord& record, const EventSink& sink) {
     }
 
     std::uint32_t description = find_description(raw.description_id);
-    if (description != none && !compatible(times_.get(descriptions_[description].opened), description_opened)) {
+    if (description != none && (!compatible(times_.get(descriptions_[description].opened), description_opened) ||
+                                !may_be_file(description, raw.dev, raw.ino))) {
         end_replaced_description(description, description_opened.latest_ns, sink);
         description = none;
     }
@@ -295,7 +297,7 @@ void Index::apply_open_set(const fdspan_table_record& raw, std::uint32_t process
     const Interval when = Interval::exact(now_ns);
     for (const auto& [fd, view] : gone) {
         // The span that ended is that of the descriptor before the copy.
-        emit_slot(EventKind::closed, when, process, shown_tid, fd, view, sink);
+        emit_slot(EventKind::closed, implied_end(entry, view, when), process, shown_tid, fd, view, sink);
         const std::uint32_t description = empty_slot(table, fd);
         remember_slot(table, fd, now_ns, descriptions_[description].id);
         lost_last_ref(description, false, now_ns);
@@ -560,7 +562,7 @@ void Index::end_process(std::uint32_t process, const Interval& when, std::int32_
 void Index::close_table(std::uint32_t table, const Interval& when, std::uint32_t process, pid_t tid, const EventSink& sink) {
     if (!sink) return;
     for_each_slot(table, [&](std::int32_t fd, const SlotView& view) {
-        emit_slot(EventKind::closed, when, process, tid, fd, view, sink);
+        emit_slot(EventKind::closed, implied_end(processes_[process], view, when), process, tid, fd, view, sink);
     });
 }
 
@@ -965,6 +967,11 @@ void Index::set_file(std::uint32_t number, std::uint32_t dev, std::uint64_t ino,
     link_inode(number);
 }
 
+bool Index::may_be_file(std::uint32_t number, std::uint32_t dev, std::uint64_t ino) const {
+    const Description& description = descriptions_[number];
+    return (description.bits & stat_known) == 0 || (description.ino == ino && extra_of(number).dev == dev);
+}
+
 void Index::set_name_state(std::uint32_t number, NameState name) {
     Description& description = descriptions_[number];
     description.type_and_name = static_cast<std::uint8_t>((description.type_and_name & 0xf) | static_cast<unsigned>(name) << 4);
@@ -1109,9 +1116,23 @@ std::uint32_t Index::add_held(std::uint32_t process, const Reference& row, std::
 
 // ---- ends of spans ------------------------------------------------------------------------------------------------
 
-// The latest moment at which this descriptor was certainly there.
+// The latest moment at which this descriptor was certainly there: when it was opened, or when the last snapshot of its process
+// began, which had it. (The upper end of a bounded time is no proof: it was seen somewhere before.)
 std::uint64_t Index::alive_since(const ProcessEntry& process, const SlotView& slot) const {
-    return std::max(slot.opened.latest_ns, process.synced_ns);
+    return std::max(slot.opened.earliest_ns, process.synced_ns);
+}
+
+// When a descriptor ended that was found missing at `when`. Exact unless its own end may be among lost records.
+Interval Index::implied_end(const ProcessEntry& process, const SlotView& slot, const Interval& when) const {
+    const std::uint64_t alive_ns = alive_since(process, slot);
+    if (!when.is_exact()) return between(alive_ns, when.latest_ns);
+    if (loss_last_ns_ == 0 || alive_ns > loss_last_ns_) return when;
+    return between(std::max(alive_ns, loss_first_ns_), when.latest_ns);
+}
+
+void Index::note_loss(const Interval& window) {
+    loss_first_ns_ = loss_last_ns_ == 0 ? window.earliest_ns : std::min(loss_first_ns_, window.earliest_ns);
+    loss_last_ns_ = std::max(loss_last_ns_, window.latest_ns);
 }
 
 std::uint32_t Index::close_slot(std::uint32_t table, std::int32_t fd, const SlotView& view, const Interval& when,

@@ -67,6 +67,10 @@ public:
     // Takes one record. `sink` may be empty.
     void apply(const Record& record, const EventSink& sink);
 
+    // Tells that records of this window were lost. Until a snapshot of all processes began behind it, ends that are only
+    // implied (by an exit, an exec) are bounded: the descriptor's own end may have been lost.
+    void note_loss(const Interval& window);
+
     // Tells that a file has `nlink` links (0: deleted), as asked for at `at_ns`. Returns how many descriptions of it the
     // index has; emits nothing.
     std::size_t set_links(DeviceNumber dev, std::uint64_t ino, std::uint32_t nlink, std::uint64_t at_ns);
@@ -303,6 +307,8 @@ private:
     void set_description_path(std::uint32_t description, const PathStore::Path& path, bool label_by_ino);
     void set_file(std::uint32_t description, std::uint32_t dev, std::uint64_t ino, FileType type);
     void set_small(std::uint32_t description, std::uint32_t dev, std::uint32_t flags, std::uint32_t rdev, std::uint32_t nlink);
+    // A struct file that is used again for another file keeps its id.
+    [[nodiscard]] bool may_be_file(std::uint32_t description, std::uint32_t dev, std::uint64_t ino) const;
     void set_name_state(std::uint32_t description, NameState name);
     [[nodiscard]] FileType type_of(const Description& d) const { return static_cast<FileType>(d.type_and_name & 0xf); }
     [[nodiscard]] NameState name_of(const Description& d) const { return static_cast<NameState>(d.type_and_name >> 4); }
@@ -335,6 +341,7 @@ private:
     std::uint32_t close_slot(std::uint32_t table, std::int32_t fd, const SlotView& slot, const Interval& when,
                              std::uint32_t process, pid_t tid, const EventSink& sink);
     [[nodiscard]] std::uint64_t alive_since(const ProcessEntry& process, const SlotView& slot) const;
+    [[nodiscard]] Interval implied_end(const ProcessEntry& process, const SlotView& slot, const Interval& when) const;
     void drop_held(std::uint32_t process, bool image_only, std::uint64_t now_ns);
     void end_process(std::uint32_t process, const Interval& when, std::int32_t exit_code, const EventSink& sink);
     void close_table(std::uint32_t table, const Interval& when, std::uint32_t process, pid_t tid, const EventSink& sink);
@@ -383,6 +390,8 @@ private:
     std::uint64_t unknown_closes_ = 0;
     std::uint64_t stale_records_ = 0;
     std::size_t incomplete_count_ = 0;
+    std::uint64_t loss_first_ns_ = 0;      // losses since the last snapshot of everybody
+    std::uint64_t loss_last_ns_ = 0;       // 0: none
     std::uint64_t links_ns_ = 0;           // last set_links
     mutable StringTable scratch_;          // strings of the row or event being shown
     mutable std::string text_;

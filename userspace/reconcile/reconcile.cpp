@@ -162,7 +162,8 @@ bool Reconciler::same_file(std::uint32_t number, const Reference& row) const {
     const Index::Description& description = index_.descriptions_[number];
     if (description.id != 0 && row.description_id != 0) {
         return description.id == row.description_id &&
-               compatible(index_.times_.get(description.opened), row.description_opened);
+               compatible(index_.times_.get(description.opened), row.description_opened) &&
+               ((row.valid & field_stat) == 0 || index_.may_be_file(number, kernel_device(row.dev), row.ino));
     }
     if ((description.bits & Index::stat_known) != 0 && (row.valid & field_stat) != 0) {
         return description.ino == row.ino && index_.extra_of(number).dev == kernel_device(row.dev) &&
@@ -196,7 +197,9 @@ ReconcileResult Reconciler::run() {
     missing_processes();
     unheld();
     deleted_events();
-    result_.uncertain = result_.uncertain && uncertain_;
+    if (options_.pids.empty() && reads(RefKind::fd) && index_.loss_last_ns_ <= snapshot_.began_ns) {
+        index_.loss_first_ns_ = index_.loss_last_ns_ = 0;
+    }
     if (options_.report && report_sink_) {
         Event event;
         event.kind = EventKind::resynced;
@@ -385,12 +388,15 @@ std::uint32_t Reconciler::description_of(const Reference& row, bool file_only) {
     std::uint32_t known = index_.find_description(row.description_id);
     if (known != Index::none) {
         const Interval span = index_.times_.get(index_.descriptions_[known].opened);
-        if (compatible(span, row.description_opened)) {
+        const bool same = (row.valid & field_stat) == 0 || index_.may_be_file(known, kernel_device(row.dev), row.ino);
+        if (same && compatible(span, row.description_opened)) {
             update(known, row);
             return known;
         }
-        if (span.earliest_ns > row.description_opened.latest_ns) return Index::none;
-        index_.end_replaced_description(known, row.description_opened.latest_ns, sink_);
+        if (span.earliest_ns > row.description_opened.latest_ns || span.earliest_ns >= snapshot_.began_ns) return Index::none;
+        const std::uint64_t before = index_.descriptor_count_;
+        index_.end_replaced_description(known, std::min(row.description_opened.latest_ns, snapshot_.ended_ns), sink_);
+        result_.ended += static_cast<std::uint32_t>(before - index_.descriptor_count_);
     }
     const std::uint32_t dev = kernel_device(row.dev);
     const std::string_view text = (row.valid & field_path) != 0 ? snapshot_.text(row.path) : std::string_view{};
@@ -501,7 +507,7 @@ void Reconciler::held(std::uint32_t number, std::uint32_t process) {
             continue;
         }
         const std::uint32_t description = index_.remove_held(*link, *link);
-        index_.lost_last_ref(description, false, entry.synced_ns != 0 ? std::min(entry.synced_ns, snapshot_.began_ns - 1) : 0);
+        index_.lost_last_ref(description, false, std::min(previous_ns_, snapshot_.began_ns - 1));
     }
     for (const auto& [key, row] : rows) {
         const std::uint32_t description = description_of(*row, true);
