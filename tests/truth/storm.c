@@ -45,6 +45,7 @@ struct party {
 	struct held held[most_held];
 	int children;
 	bool childless; /* makes no processes */
+	bool threadless; /* makes no threads */
 	bool own_table; /* nobody else has descriptors in it */
 	bool is_thread; /* with a table of its own, other than its process's */
 	bool may_unshare;
@@ -389,6 +390,7 @@ static void step_clone_files(struct party *party)
 		party->count = 0; /* the parent's are the parent's */
 		party->may_unshare = false;
 		party->childless = true;
+		party->threadless = true; /* clone(2) behind libc's back: its locks may be held by threads that are not here */
 		party->own_table = false;
 		if (unshares && unshare(CLONE_FILES) == 0)
 			party->own_table = true;
@@ -422,6 +424,8 @@ static void step_thread(struct party *party)
 			      .index = party->index,
 			      .childless = true};
 	pthread_t thread;
+	if (party->threadless)
+		return;
 	if (pthread_create(&thread, NULL, short_thread, &other) == 0)
 		pthread_join(thread, NULL);
 }
