@@ -49,7 +49,7 @@ public:
     Feed feed;
 
     void step() {
-        feed.now_ns += random_() % 1000;
+        feed.now_ns += random_() % 100'000;
         const pid_t pid = pick(processes_);
         ModelProcess& process = processes_[pid];
         const pid_t tid = pick(process.tasks);
@@ -76,7 +76,8 @@ public:
     // Rows as a snapshot joined with the kernel maps shows them, or as /proc does.
     Snapshot snapshot(bool procfs) {
         Snapshot out;
-        out.began_ns = ++feed.now_ns;
+        feed.now_ns += 20'000'000;  // it rests
+        out.began_ns = feed.now_ns;
         feed.now_ns += 100;
         out.ended_ns = feed.now_ns;
         for (const auto& [pid, process] : processes_) {

@@ -387,6 +387,18 @@ TEST_CASE("threads with tables of their own come and go with snapshots") {
     CHECK(pair.index.counts().tables == 1);
 }
 
+TEST_CASE("the start of a process bounds no descriptor of a table that it was born sharing") {
+    Pair pair;
+    pair.silently(Rows(1000, 1100).process(10, early, {{3, "/a", 71}}));
+    pair.now_ns = 1500;
+    pair.fork(10, 20, true);
+    pair.fork(10, 30, false);
+    const std::vector<Row> rows{{3, "/a", 71}, {4, "/b", 72}};  // 4 may have been there at the fork
+    pair.meet(Rows(2000, 2100).process(20, Interval::exact(1501), rows).process(30, Interval::exact(1502), rows));
+    CHECK(pair.rows(20) == Lines{"20/3 /a @50..1100", "20/4 /b @0..2100"});
+    CHECK(pair.rows(30) == Lines{"30/3 /a @1502", "30/4 /b @1502..2100"});
+}
+
 TEST_CASE("a change that all sharers of a table show keeps it shared") {
     Pair pair;
     pair.silently(Rows(1000, 1100).process(10, early, {{3, "/a", 71}}));

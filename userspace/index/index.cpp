@@ -199,7 +199,7 @@ void Index::apply_closed(const ClosedRecord& record, const EventSink& sink) {
         EarlyClose& early = early_closes_[mix(std::uint64_t{tables_[table].serial} << 32 | static_cast<std::uint32_t>(raw.fd)) %
                                           early_closes_.size()];
         early = {now_ns, raw.description_id, tables_[table].serial, raw.fd, raw.last != 0};
-        remember_slot(table, raw.fd, now_ns, raw.description_id);
+        remember_slot(table, raw.fd, now_ns, print_of(raw.description_id, 0), false);
         description = find_description(raw.description_id);
         if (description == none || !compatible(times_.get(descriptions_[description].opened), description_opened)) return;
     }
@@ -263,6 +263,7 @@ void Index::apply_fork(const ForkRecord& record, const EventSink& sink) {
     entry.container = from.container;
     entry.started = started;
     entry.born_seen = true;
+    entry.born_sharing = raw.shares_table != 0;
     entry.last_event_ns = now_ns;
     entry.table = raw.shares_table != 0 ? table : copy_table(table, now_ns);
     use_table(entry.table, child, 0);
@@ -299,7 +300,7 @@ void Index::apply_open_set(const fdspan_table_record& raw, std::uint32_t process
         // The span that ended is that of the descriptor before the copy.
         emit_slot(EventKind::closed, implied_end(entry, view, when), process, shown_tid, fd, view, sink);
         const std::uint32_t description = empty_slot(table, fd);
-        remember_slot(table, fd, now_ns, descriptions_[description].id);
+        remember_slot(table, fd, now_ns, print_of(description), true);
         lost_last_ref(description, false, now_ns);
     }
 }
@@ -1139,12 +1140,19 @@ std::uint32_t Index::close_slot(std::uint32_t table, std::int32_t fd, const Slot
                                 std::uint32_t process, pid_t tid, const EventSink& sink) {
     emit_slot(EventKind::closed, when, process, tid, fd, view, sink);
     const std::uint32_t description = empty_slot(table, fd);
-    remember_slot(table, fd, when.latest_ns, descriptions_[description].id);
+    remember_slot(table, fd, when.latest_ns, print_of(description), true);
     return description;
 }
 
-void Index::remember_slot(std::uint32_t table, std::int32_t fd, std::uint64_t at_ns, std::uint64_t id) {
-    ended_slots_.push_back({at_ns, id, tables_[table].serial, fd});
+std::uint64_t Index::print_of(std::uint64_t id, std::uint64_t ino) { return id == 0 ? 0 : mix(id) ^ ino; }
+
+std::uint64_t Index::print_of(std::uint32_t number) const {
+    const Description& description = descriptions_[number];
+    return print_of(description.id, (description.bits & stat_known) != 0 ? description.ino : 0);
+}
+
+void Index::remember_slot(std::uint32_t table, std::int32_t fd, std::uint64_t at_ns, std::uint64_t print, bool has_file) {
+    ended_slots_.push_back({at_ns, print, tables_[table].serial, static_cast<std::uint32_t>(fd) & 0x7fffffffU, has_file ? 1U : 0U});
     trim_history(at_ns);
 }
 

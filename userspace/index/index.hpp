@@ -211,15 +211,17 @@ private:
         std::uint32_t own_tables = 0;     // threads with a table of their own
         std::vector<Thread> threads;      // without the leader; those that a fork record or a snapshot showed
         bool born_seen = false;           // its fork was seen: `threads` is complete
+        bool born_sharing = false;        // CLONE_FILES: its descriptors may be older than it is
         bool unreadable = false;
         bool alive = false;
     };
     // Ended since a short while ago, for snapshots that were read before and reconciled after.
     struct EndedSlot {
         std::uint64_t at_ns;
-        std::uint64_t description_id;
-        std::uint32_t serial;  // of the table
-        std::int32_t fd;
+        std::uint64_t print;        // of the description and its file
+        std::uint32_t serial;       // of the table
+        std::uint32_t fd : 31;
+        std::uint32_t has_file : 1; // the file is in the print
     };
     struct EndedTask {
         std::uint64_t at_ns;
@@ -345,7 +347,10 @@ private:
     void drop_held(std::uint32_t process, bool image_only, std::uint64_t now_ns);
     void end_process(std::uint32_t process, const Interval& when, std::int32_t exit_code, const EventSink& sink);
     void close_table(std::uint32_t table, const Interval& when, std::uint32_t process, pid_t tid, const EventSink& sink);
-    void remember_slot(std::uint32_t table, std::int32_t fd, std::uint64_t at_ns, std::uint64_t id);
+    void remember_slot(std::uint32_t table, std::int32_t fd, std::uint64_t at_ns, std::uint64_t print, bool has_file);
+    // Recognizes a description together with its file (0 where that is not known); 0 without an id.
+    [[nodiscard]] static std::uint64_t print_of(std::uint64_t id, std::uint64_t ino);
+    [[nodiscard]] std::uint64_t print_of(std::uint32_t description) const;
     void remember_task(const ProcessEntry& process, pid_t tid, std::uint64_t at_ns);
     void trim_history(std::uint64_t now_ns);
 

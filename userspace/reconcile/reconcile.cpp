@@ -14,8 +14,9 @@ namespace {
 // Start times from /proc are whole ticks of 10 ms, and both clocks are read apart.
 constexpr std::uint64_t start_tolerance_ns = 20'000'000;
 // CLOSED is stamped at the entry of close(2) and EXIT before the table goes: a snapshot that begins right behind may
-// still see what they ended.
+// still see what they ended. Together with its file a description is recognized for longer than without.
 constexpr std::uint64_t ending_ns = 1'000'000'000;
+constexpr std::uint64_t ending_unknown_ns = 10'000'000;
 
 bool compatible(const Interval& a, const Interval& b) { return a.earliest_ns <= b.latest_ns && b.earliest_ns <= a.latest_ns; }
 
@@ -43,9 +44,10 @@ public:
         sort_rows();
         for (const Index::EndedSlot& ended : index_.ended_slots_) {
             if (ended.at_ns + ending_ns < snapshot.began_ns) continue;
-            const std::uint64_t key = place_key(ended.serial, ended.fd);
+            const std::uint64_t key = place_key(ended.serial, static_cast<std::int32_t>(ended.fd));
             if (ended.at_ns >= snapshot.began_ns) ended_slots_.insert(key);
-            if (ended.description_id != 0) ended_descriptors_.insert(mix(key) ^ ended.description_id);
+            const std::uint64_t behind_ns = ended.has_file != 0 ? ending_ns : ending_unknown_ns;
+            if (ended.print != 0 && ended.at_ns + behind_ns >= snapshot.began_ns) ended_descriptors_.insert(mix(key) ^ ended.print);
         }
         uncertain_ = index_.history_cut_ns_ != 0 && index_.history_cut_ns_ >= snapshot.began_ns;
     }
@@ -178,7 +180,10 @@ bool Reconciler::same_file(std::uint32_t number, const Reference& row) const {
 bool Reconciler::is_new(std::uint32_t table, std::int32_t fd, const Reference& row) const {
     const std::uint64_t key = place_key(index_.tables_[table].serial, fd);
     if (ended_slots_.contains(key)) return false;
-    return row.description_id == 0 || !ended_descriptors_.contains(mix(key) ^ row.description_id);
+    if (row.description_id == 0) return true;
+    const std::uint64_t ino = (row.valid & field_stat) != 0 ? row.ino : 0;
+    return !ended_descriptors_.contains(mix(key) ^ Index::print_of(row.description_id, ino)) &&
+           !ended_descriptors_.contains(mix(key) ^ Index::print_of(row.description_id, 0));
 }
 
 Reconciler::Choice Reconciler::choose(std::uint32_t table, std::int32_t fd, const Index::SlotView& slot, const Reference& row) const {
@@ -259,7 +264,7 @@ void Reconciler::one_process(std::uint32_t number) {
 
     if (reads(RefKind::fd)) {
         // A snapshot that read this process and lacked a descriptor, or the process's start: no descriptor is older.
-        const std::uint64_t lacked_ns = std::max(entry.synced_ns, entry.started.earliest_ns);
+        const std::uint64_t lacked_ns = std::max(entry.synced_ns, entry.born_sharing ? 0 : entry.started.earliest_ns);
         const Interval lacked = between(lacked_ns, snapshot_.ended_ns);
         one_table(process, 0, group(number, 0), lacked);
         std::set<pid_t> tids;
