@@ -110,6 +110,7 @@ private:
     void read_until(Program& program, const std::vector<std::string>& events);
     void finish(Program& program);
     void arm();
+    [[nodiscard]] std::uint64_t armed_since() const;
     void disarm();
     void hold_against_ls();
     void compare_slots(const Json& references, const std::set<pid_t>& leaderless);
@@ -128,6 +129,7 @@ private:
     std::vector<pid_t> pids_;
     std::map<std::string, WayTally> tallies_;
     std::string answering_;           // the backend that fdspan says it used
+    std::uint64_t armed_since_ns_ = 0;
     std::uint64_t armed_before_ns_ = 0;  // no arming is older
     std::uint64_t armed_after_ns_ = UINT64_MAX;  // from then on everything is seen
     bool armed_ = false;
@@ -257,17 +259,26 @@ void Checker::finish(Program& program) {
     if (const int code = program.wait(); code != 0) fail(program.name() + " exits " + std::to_string(code));
 }
 
+// Since when fdspan says that it is armed; arms it where it is not.
+std::uint64_t Checker::armed_since() const {
+    const Outcome outcome = run({settings_.fdspan, "arm", "--json", "--backend", settings_.backend});
+    if (outcome.code != 0) throw std::runtime_error("fdspan arm exits " + std::to_string(outcome.code));
+    return read_answer(Json::parse(outcome.text).at("since")).earliest_ns;
+}
+
 void Checker::arm() {
     armed_before_ns_ = boottime_ns();
-    const Outcome outcome = run({settings_.fdspan, "arm", "--backend", settings_.backend});
-    if (outcome.code != 0) throw std::runtime_error("fdspan arm exits " + std::to_string(outcome.code));
+    armed_since_ns_ = armed_since();
     armed_after_ns_ = boottime_ns();
+    if (armed_since_ns_ < armed_before_ns_) throw std::runtime_error("fdspan was armed before; disarm it first");
     armed_ = true;
 }
 
 void Checker::disarm() {
     if (!armed_) return;
     armed_ = false;
+    // The machine has one arming, whoever did it: another user of it makes all figures void.
+    if (armed_since() != armed_since_ns_) fail("somebody else armed or disarmed meanwhile");
     if (const Outcome outcome = run({settings_.fdspan, "disarm"}); outcome.code != 0) {
         fail("fdspan disarm exits " + std::to_string(outcome.code));
     }

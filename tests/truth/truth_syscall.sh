@@ -5,6 +5,9 @@ set -euo pipefail
 TMPDIR=$(mktemp -d)
 export TMPDIR
 trap 'rm -rf "$TMPDIR"' EXIT
+# The machine has one arming; another run of the tests waits its turn.
+exec 9>/tmp/fdspan-arm.lock
+flock 9
 failed=0
 check() {
   echo "== $*"
