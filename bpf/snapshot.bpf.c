@@ -26,6 +26,33 @@ struct {
 	char text[FDSPAN_PATH_BYTES + FDSPAN_NAME_BYTES];
 } scratch;
 
+/* On the way from a dentry up to the root. */
+struct fdspan_steps {
+	__u64 dentry;
+	__u64 mount;
+	__u64 root_dentry;
+	__u64 root_mnt;
+	__u32 bytes;
+	__u32 flags;
+	__u32 done;
+	__u32 pad;
+};
+
+/* What user space must not see, unlike .bss. */
+struct fdspan_private {
+	__u64 number; /* see fdspan_number */
+	__u64 ext4;   /* struct file_system_type * of ext4, once met */
+	/* In a map, where the verifier takes them for any value: on the stack it would follow each length a path may have. */
+	struct fdspan_steps steps;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct fdspan_private);
+} private_state SEC(".maps");
+
 struct fdspan_process_row process_row;
 
 /* Pids (of processes, in the reader's namespace) that a filtered read is about. */
@@ -95,73 +122,115 @@ static __always_inline bool fdspan_inode_tells(__u64 magic)
 }
 
 /*
- * Since 6.2 the verifier looks each pointer that is loaded through a trusted one up by name in the whole BTF (kernel/bpf/verifier.c,
- * type_is_trusted), half a millisecond a time. Only bpf_d_path needs trust; the rest walks a copy without it. The kfunc for
- * that came with the same release as struct bpf_list_head, which, unlike a function, a program can ask for.
+ * Kernel objects are numbers here, and a field is read by FDSPAN_GET. Walking the context's own pointers instead would be
+ * checked at length: since 6.2 the verifier looks each pointer that is loaded through a trusted one up by name in the
+ * whole BTF (kernel/bpf/verifier.c, type_is_trusted), half a millisecond a time. bpf_rdonly_cast makes an object of a number
+ * without trust, and a load from it can't fault; it came with the same release as struct bpf_list_head, which, unlike a
+ * function, a program can ask for.
  */
 struct bpf_list_head___since_6_2 {
 	__u64 __opaque[2];
 } __attribute__((preserve_access_index));
 
-#define FDSPAN_UNTRUSTED(type, pointer)                                                                                \
-	(bpf_core_type_exists(struct bpf_list_head___since_6_2) ? FDSPAN_CAST(type, pointer) : (pointer))
+#define FDSPAN_GET(type, number, field)                                                                                \
+	({                                                                                                             \
+		__u64 __from = (number);                                                                               \
+		typeof(((type *)0)->field) __got;                                                                      \
+		if (bpf_core_type_exists(struct bpf_list_head___since_6_2))                                            \
+			__got = FDSPAN_CAST(type, __from)->field;                                                      \
+		else                                                                                                   \
+			__got = BPF_CORE_READ((type *)__from, field);                                                 \
+		__got;                                                                                                 \
+	})
 
-/* A pointer of the context as a number, which the verifier lets nobody compute with otherwise. */
-static __always_inline __u64 fdspan_number(const void *pointer)
+/* A pointer as a number: the verifier lets nobody compute with a pointer, but forgets what it was in a map. */
+static __always_inline __u64 fdspan_number(struct fdspan_private *own, const void *pointer)
 {
-	__u64 number = 0;
+	*(const void *volatile *)&own->number = pointer;
+	return *(volatile __u64 *)&own->number;
+}
 
-	bpf_probe_read_kernel(&number, sizeof(number), &pointer);
-	return number;
+/* A field that is a pointer, as a number. */
+#define FDSPAN_FOLLOW(own, type, number, field) fdspan_number(own, FDSPAN_GET(type, number, field))
+
+static __always_inline struct fdspan_private *fdspan_private_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&private_state, &zero);
+}
+
+/*
+ * Functions that are not static are verified once, whoever calls them, and their arguments are numbers of any value. The
+ * verifier also wants them to return one.
+ */
+
+__noinline __u64 fdspan_hidden(__u64 number)
+{
+	struct fdspan_settings *with = fdspan_settings_get();
+
+	return with ? fdspan_hide(with, number) : 0;
 }
 
 /* ---- tasks ---- */
 
-static __always_inline struct task_struct *fdspan_reader(void)
-{
-	struct task_struct *current = (struct task_struct *)bpf_get_current_task_btf();
-
-	return FDSPAN_UNTRUSTED(struct task_struct, current);
-}
+struct fdspan_upid {
+	int nr;
+	__u64 ns;
+};
 
 /* kernel/pid.c, pid_nr_ns: the number of `pid` in the namespace of the reader, 0 outside of it. */
-static __always_inline __u32 fdspan_pid_number(struct pid *pid)
+static __always_inline __u32 fdspan_pid_number(__u64 reader, __u64 pid)
 {
-	struct pid *reader = fdspan_reader()->thread_pid;
-	__u32 level = reader->level;
-	struct upid own = {}, seen = {};
+	__u32 level = FDSPAN_GET(struct pid, reader, level);
+	__u64 at = bpf_core_field_offset(struct pid, numbers) + level * sizeof(struct fdspan_upid);
+	struct fdspan_upid own = {}, seen = {};
 
-	if (pid->level < level)
+	if (FDSPAN_GET(struct pid, pid, level) < level)
 		return 0;
-	/* numbers[] ends the struct; its elements are as large as the kernel's, which CO-RE does not know of. */
-	bpf_probe_read_kernel(&own, sizeof(own), (void *)reader + bpf_core_field_offset(struct pid, numbers) +
-							level * sizeof(struct upid));
-	bpf_probe_read_kernel(&seen, sizeof(seen), (void *)pid + bpf_core_field_offset(struct pid, numbers) +
-							level * sizeof(struct upid));
+	/* numbers[] ends the struct; the size of its elements is one that CO-RE does not know of. */
+	bpf_probe_read_kernel(&own, sizeof(own), (void *)(reader + at));
+	bpf_probe_read_kernel(&seen, sizeof(seen), (void *)(pid + at));
 	return seen.ns == own.ns ? (__u32)seen.nr : 0;
 }
 
-static __always_inline bool fdspan_reader_sees_all_pids(void)
+__noinline __u32 fdspan_tid(__u64 task)
 {
-	return fdspan_reader()->thread_pid->level == 0;
+	struct fdspan_private *own = fdspan_private_get();
+
+	if (!own)
+		return 0;
+	__u64 current = fdspan_number(own, (void *)bpf_get_current_task());
+	__u64 reader = FDSPAN_FOLLOW(own, struct task_struct, current, thread_pid);
+
+	if (FDSPAN_GET(struct pid, reader, level) == 0)
+		return FDSPAN_GET(struct task_struct, task, pid);
+	return fdspan_pid_number(reader, FDSPAN_FOLLOW(own, struct task_struct, task, thread_pid));
 }
 
-static __always_inline __u32 fdspan_tid(struct task_struct *task)
+/* Whose row comes next, into scratch.row; 0 if nobody asked for it. */
+__noinline int fdspan_begin_row(__u64 task, __u32 kind)
 {
-	return fdspan_reader_sees_all_pids() ? (__u32)task->pid : fdspan_pid_number(task->thread_pid);
-}
+	struct fdspan_private *own = fdspan_private_get();
+	struct fdspan_row *row = &scratch.row;
 
-static __always_inline bool fdspan_task_wanted(struct task_struct *task, struct fdspan_row_header *header)
-{
-	struct task_struct *leader = task->group_leader;
+	if (!own)
+		return 0;
+	__u64 leader = FDSPAN_FOLLOW(own, struct task_struct, task, group_leader);
 	__u32 pid = fdspan_tid(leader);
 
 	if (iteration.filtered && !bpf_map_lookup_elem(&wanted, &pid))
-		return false;
-	header->pid = pid;
-	header->tid = task == leader ? pid : fdspan_tid(task);
-	header->started_ns = leader->start_boottime;
-	return true;
+		return 0;
+	__builtin_memset(row, 0, sizeof(*row));
+	row->header.kind = kind;
+	row->header.pid = pid;
+	row->header.tid = task == leader ? pid : fdspan_tid(task);
+	row->header.started_ns = FDSPAN_GET(struct task_struct, leader, start_boottime);
+	row->fd = -1;
+	row->mnt_id = -1;
+	if (iteration.fields & FDSPAN_WANT_TIMES)
+		row->at_ns = bpf_ktime_get_boot_ns();
+	return 1;
 }
 
 /* Syscalls of 32-bit tasks have other tracepoints: what they did to their table was not seen. */
@@ -177,12 +246,14 @@ struct task_struct___thread_info {
 #define FDSPAN_TIF_32BIT 22 /* TIF_32BIT */
 #endif
 
-static __always_inline bool fdspan_task_trusted(struct task_struct *task)
+static __always_inline bool fdspan_task_trusted(struct fdspan_settings *with, __u64 task)
 {
-	const struct task_struct___thread_info *with_info = (void *)task;
+	struct task_struct___thread_info *with_info = NULL;
 
-	if (!bpf_core_field_exists(with_info->thread_info.flags))
+	/* The other backends hook what the syscalls of both kinds come to. */
+	if (with->backend != FDSPAN_BACKEND_SYSCALL || !bpf_core_field_exists(with_info->thread_info.flags))
 		return true;
+	with_info = (void *)task;
 	return !(BPF_CORE_READ(with_info, thread_info.flags) >> FDSPAN_TIF_32BIT & 1);
 }
 
@@ -198,133 +269,125 @@ struct ext4_inode_info {
 	unsigned int i_reserved_data_blocks;
 	__u16 i_inline_off;
 } __attribute__((preserve_access_index));
-struct ext4_sb_info {
-	unsigned int s_cluster_bits;
-} __attribute__((preserve_access_index));
 struct shmem_inode_info {
 	struct inode vfs_inode;
-	struct timespec64 i_crtime; /* since 6.0 (commit f7cd16a55837 "mm: shmem: implement POSIX_FADV_..." era) */
+	struct timespec64 i_crtime; /* not in kernels before 5.19 */
 } __attribute__((preserve_access_index));
 
 /* The inode's ctime was i_ctime, __i_ctime since 6.6, and seconds and nanoseconds of their own since 6.11. */
-struct inode___seconds {
+struct inode___times {
 	__s64 i_ctime_sec;
-} __attribute__((preserve_access_index));
-struct inode___hidden {
 	struct timespec64 __i_ctime;
-} __attribute__((preserve_access_index));
-struct inode___plain {
 	struct timespec64 i_ctime;
 } __attribute__((preserve_access_index));
 
-static __always_inline __s64 fdspan_changed(struct inode *inode)
+static __always_inline void fdspan_fill_birth(__u64 inode, __s64 seconds, long nanoseconds)
 {
-	struct inode___seconds *seconds = (void *)inode;
-	struct inode___hidden *hidden = (void *)inode;
-	struct inode___plain *plain = (void *)inode;
+	struct fdspan_row *row = &scratch.row;
+	struct inode___times *times = NULL;
 
-	if (bpf_core_field_exists(seconds->i_ctime_sec))
-		return BPF_CORE_READ(seconds, i_ctime_sec);
-	if (bpf_core_field_exists(hidden->__i_ctime))
-		return BPF_CORE_READ(hidden, __i_ctime.tv_sec);
-	if (bpf_core_field_exists(plain->i_ctime))
-		return BPF_CORE_READ(plain, i_ctime.tv_sec);
-	return 0;
-}
-
-static __always_inline void fdspan_fill_birth(struct fdspan_row *row, struct inode *inode, __s64 seconds,
-					      long nanoseconds)
-{
 	if (seconds <= 0)
 		return;
-	row->changed_seconds = fdspan_changed(inode);
+	if (bpf_core_field_exists(times->i_ctime_sec))
+		row->changed_seconds = FDSPAN_GET(struct inode___times, inode, i_ctime_sec);
+	else if (bpf_core_field_exists(times->__i_ctime))
+		row->changed_seconds = FDSPAN_GET(struct inode___times, inode, __i_ctime.tv_sec);
+	else if (bpf_core_field_exists(times->i_ctime))
+		row->changed_seconds = FDSPAN_GET(struct inode___times, inode, i_ctime.tv_sec);
 	row->born_seconds = seconds;
 	row->born_nanoseconds = nanoseconds;
 	row->flags |= FDSPAN_ROW_HAS_BIRTH;
 }
 
-/* fs/ext4/inode.c, ext4_getattr and ext4_file_getattr: blocks promised to delayed writes count as allocated. */
-static __always_inline void fdspan_fill_ext4(struct fdspan_row *row, struct inode *inode, struct super_block *sb)
+/* fs/ext4/inode.c, ext4_getattr and ext4_file_getattr: what is inline or promised to delayed writes counts as allocated. */
+static __always_inline void fdspan_fill_ext4(struct fdspan_private *own, __u64 inode, __u64 sb)
 {
-	__u32 type = 0;
+	__u64 type = FDSPAN_FOLLOW(own, struct super_block, sb, s_type);
 
-	/* The ext2 driver has the same magic and other inodes; ext4 driving ext2 or ext3 delays no allocation. */
-	bpf_probe_read_kernel(&type, sizeof(type), sb->s_type->name);
-	if (type != ('e' | 'x' << 8 | 't' << 16 | '4' << 24) || !bpf_core_type_exists(struct ext4_inode_info))
+	if (!bpf_core_type_exists(struct ext4_inode_info))
 		return;
-	struct ext4_inode_info *info = (void *)inode - bpf_core_field_offset(struct ext4_inode_info, vfs_inode);
-	__u32 reserved = BPF_CORE_READ(info, i_reserved_data_blocks);
+	/* The ext2 driver has the same magic and other inodes; ext4 driving ext2 or ext3 does neither. */
+	if (type != own->ext4) {
+		__u32 name = 0;
 
-	if (reserved) {
-		struct ext4_sb_info *sbi = sb->s_fs_info;
-
-		row->blocks += (__u64)reserved << (BPF_CORE_READ(sbi, s_cluster_bits) & 31)
-			       << ((sb->s_blocksize_bits - 9) & 31);
+		bpf_probe_read_kernel(&name, sizeof(name), FDSPAN_GET(struct file_system_type, type, name));
+		if (name != ('e' | 'x' << 8 | 't' << 16 | '4' << 24))
+			return;
+		own->ext4 = type;
 	}
-	if (BPF_CORE_READ(info, i_inline_off))
-		row->flags |= FDSPAN_ROW_ASK_STAT;
+	__u64 info = inode - bpf_core_field_offset(struct ext4_inode_info, vfs_inode);
+
+	if (FDSPAN_GET(struct ext4_inode_info, info, i_reserved_data_blocks) ||
+	    FDSPAN_GET(struct ext4_inode_info, info, i_inline_off))
+		scratch.row.flags |= FDSPAN_ROW_ASK_STAT;
 	if (iteration.fields & FDSPAN_WANT_TIMES)
-		fdspan_fill_birth(row, inode, BPF_CORE_READ(info, i_crtime.tv_sec), BPF_CORE_READ(info, i_crtime.tv_nsec));
+		fdspan_fill_birth(inode, FDSPAN_GET(struct ext4_inode_info, info, i_crtime.tv_sec),
+				  FDSPAN_GET(struct ext4_inode_info, info, i_crtime.tv_nsec));
 }
 
-static __always_inline void fdspan_fill_shmem(struct fdspan_row *row, struct inode *inode)
+static __always_inline void fdspan_fill_shmem(__u64 inode)
 {
 	if (!(iteration.fields & FDSPAN_WANT_TIMES) || !bpf_core_field_exists(((struct shmem_inode_info *)0)->i_crtime))
 		return;
-	struct shmem_inode_info *info = (void *)inode - bpf_core_field_offset(struct shmem_inode_info, vfs_inode);
+	__u64 info = inode - bpf_core_field_offset(struct shmem_inode_info, vfs_inode);
 
-	fdspan_fill_birth(row, inode, BPF_CORE_READ(info, i_crtime.tv_sec), BPF_CORE_READ(info, i_crtime.tv_nsec));
+	fdspan_fill_birth(inode, FDSPAN_GET(struct shmem_inode_info, info, i_crtime.tv_sec),
+			  FDSPAN_GET(struct shmem_inode_info, info, i_crtime.tv_nsec));
 }
 
-static __always_inline void fdspan_fill_inode(struct fdspan_row *row, struct inode *inode)
+/* The file's part of scratch.row. */
+__noinline int fdspan_fill_inode(__u64 inode)
 {
-	struct super_block *sb = inode->i_sb;
-	__u64 magic = sb->s_magic;
+	struct fdspan_private *own = fdspan_private_get();
+	struct fdspan_row *row = &scratch.row;
 
-	row->ino = inode->i_ino;
-	row->size = inode->i_size;
-	row->blocks = inode->i_blocks;
+	if (!own)
+		return 0;
+	__u64 sb = FDSPAN_FOLLOW(own, struct inode, inode, i_sb);
+	__u64 magic = FDSPAN_GET(struct super_block, sb, s_magic);
+
+	row->ino = FDSPAN_GET(struct inode, inode, i_ino);
+	row->size = FDSPAN_GET(struct inode, inode, i_size);
+	row->blocks = FDSPAN_GET(struct inode, inode, i_blocks);
 	row->fs_magic = magic;
-	row->dev = sb->s_dev;
-	row->rdev = inode->i_rdev;
-	row->nlink = inode->i_nlink;
-	row->mode = inode->i_mode;
+	row->dev = FDSPAN_GET(struct super_block, sb, s_dev);
+	row->rdev = FDSPAN_GET(struct inode, inode, i_rdev);
+	row->nlink = FDSPAN_GET(struct inode, inode, i_nlink);
+	row->mode = FDSPAN_GET(struct inode, inode, i_mode);
 	if (magic == EXT4_SUPER_MAGIC)
-		fdspan_fill_ext4(row, inode, sb);
+		fdspan_fill_ext4(own, inode, sb);
 	else if (magic == TMPFS_MAGIC)
-		fdspan_fill_shmem(row, inode);
+		fdspan_fill_shmem(inode);
 	else if (!fdspan_inode_tells(magic))
 		row->flags |= FDSPAN_ROW_ASK_STAT;
-	if (row->flags & FDSPAN_ROW_ASK_STAT) {
-		struct fdspan_settings *with = fdspan_settings_get();
-
-		if (with)
-			row->inode_id = fdspan_hide(with, fdspan_number(inode));
-	}
+	if (row->flags & FDSPAN_ROW_ASK_STAT)
+		row->inode_id = fdspan_hidden(inode);
+	return 0;
 }
 
-static __always_inline __s32 fdspan_mount_id(struct vfsmount *mnt)
+static __always_inline __u64 fdspan_mount_of(__u64 mnt)
 {
-	struct mount *mount = (void *)mnt - bpf_core_field_offset(struct mount, mnt);
-
-	return BPF_CORE_READ(mount, mnt_id);
+	return mnt - bpf_core_field_offset(struct mount, mnt);
 }
 
 /* include/linux/dcache.h, d_unlinked: such a path gets " (deleted)" appended (fs/d_path.c). */
-static __always_inline bool fdspan_unlinked(struct dentry *dentry)
+static __always_inline bool fdspan_unlinked(__u64 dentry)
 {
-	return !dentry->d_hash.pprev && dentry->d_parent != dentry;
+	return !FDSPAN_GET(struct dentry, dentry, d_hash.pprev) &&
+	       (__u64)FDSPAN_GET(struct dentry, dentry, d_parent) != dentry;
 }
 
 /* In no directory and not a root: simple_dname and its like make up the path. */
-static __always_inline bool fdspan_pseudo(struct dentry *dentry, struct vfsmount *mnt)
+static __always_inline bool fdspan_pseudo(__u64 dentry, __u64 mnt)
 {
-	return dentry->d_parent == dentry && mnt->mnt_root != dentry;
+	return (__u64)FDSPAN_GET(struct dentry, dentry, d_parent) == dentry &&
+	       (__u64)FDSPAN_GET(struct vfsmount, mnt, mnt_root) != dentry;
 }
 
-static __always_inline void fdspan_fill_label(struct fdspan_row *row, struct dentry *dentry)
+static __always_inline void fdspan_fill_label(struct fdspan_row *row, __u64 dentry)
 {
-	long copied = bpf_probe_read_kernel_str(scratch.text, FDSPAN_LABEL_BYTES, dentry->d_name.name);
+	long copied = bpf_probe_read_kernel_str(scratch.text, FDSPAN_LABEL_BYTES,
+						FDSPAN_GET(struct dentry, dentry, d_name.name));
 
 	if (copied > 0)
 		row->header.text_bytes = copied - 1;
@@ -332,13 +395,14 @@ static __always_inline void fdspan_fill_label(struct fdspan_row *row, struct den
 }
 
 /* The path of the file that the iterator holds, or as much of its name as decides what it is. */
-static __always_inline void fdspan_fill_path(struct fdspan_row *row, struct file *file, struct file *held)
+static __always_inline void fdspan_fill_path(struct fdspan_private *own, struct file *held, __u64 file)
 {
-	struct dentry *dentry = file->f_path.dentry;
+	struct fdspan_row *row = &scratch.row;
+	__u64 dentry = FDSPAN_FOLLOW(own, struct file, file, f_path.dentry);
 	__u32 magic = row->fs_magic;
 	bool unlinked = fdspan_unlinked(dentry);
 
-	if (fdspan_pseudo(dentry, file->f_path.mnt))
+	if (fdspan_pseudo(dentry, FDSPAN_FOLLOW(own, struct file, file, f_path.mnt)))
 		row->flags |= FDSPAN_ROW_PSEUDO;
 	if (magic == PIPEFS_MAGIC || magic == SOCKFS_MAGIC)
 		return; /* the path is "pipe:[INO]": user space can write that */
@@ -369,143 +433,123 @@ static __always_inline void fdspan_fill_path(struct fdspan_row *row, struct file
 
 /* ---- a path by hand, for what the iterator does not hold: every step is a read that may fail, none can fault ---- */
 
-struct fdspan_steps {
-	__u64 dentry;
-	__u64 mount;
-	__u64 root_dentry;
-	__u64 root_mnt;
-	__u32 bytes;
-	__u32 flags;
-	__u32 done;
-};
 #define FDSPAN_MAX_STEPS 4096 /* names of one byte in a path of PATH_MAX, and mounts */
 
 /* One step of fs/d_path.c, prepend_path. */
 static long fdspan_step(__u32 index, void *context)
 {
-	struct fdspan_steps *steps = context;
-	struct mount *mount = (struct mount *)steps->mount;
-	struct dentry *dentry = (struct dentry *)steps->dentry;
+	struct fdspan_private *own = fdspan_private_get();
+
+	if (!own)
+		return 1;
+	struct fdspan_steps *steps = &own->steps;
+	__u64 dentry = steps->dentry, mount = steps->mount;
 	__u32 bytes = steps->bytes;
 
-	if (steps->dentry == steps->root_dentry &&
-	    steps->mount + bpf_core_field_offset(struct mount, mnt) == steps->root_mnt) {
-		steps->done = 1;
+	steps->done = 1;
+	if (dentry == steps->root_dentry && mount + bpf_core_field_offset(struct mount, mnt) == steps->root_mnt)
 		return 1;
-	}
-	if (dentry == BPF_CORE_READ(mount, mnt.mnt_root)) {
-		__u64 parent = (__u64)BPF_CORE_READ(mount, mnt_parent);
+	if (dentry == FDSPAN_FOLLOW(own, struct mount, mount, mnt.mnt_root)) {
+		__u64 parent = FDSPAN_FOLLOW(own, struct mount, mount, mnt_parent);
 
-		if (parent == steps->mount || !parent) {
-			steps->done = 1;
+		if (parent == mount || !parent)
 			return 1;
-		}
-		steps->dentry = (__u64)BPF_CORE_READ(mount, mnt_mountpoint);
+		steps->done = 0;
+		steps->dentry = FDSPAN_FOLLOW(own, struct mount, mount, mnt_mountpoint);
 		steps->mount = parent;
 		return 0;
 	}
-	__u64 parent = (__u64)BPF_CORE_READ(dentry, d_parent);
+	__u64 parent = FDSPAN_FOLLOW(own, struct dentry, dentry, d_parent);
+	bool ends = parent == dentry;
 
-	if (parent == steps->dentry) {
-		steps->done = 1;
+	if (ends) {
 		if (bytes)
 			return 1;
 		steps->flags |= FDSPAN_ROW_PSEUDO;
 	}
+	steps->done = 0;
 	if (bytes >= FDSPAN_PATH_BYTES)
 		return 1;
-	long copied = bpf_probe_read_kernel_str(scratch.text + bytes, FDSPAN_NAME_BYTES, BPF_CORE_READ(dentry, d_name.name));
+	long copied = bpf_probe_read_kernel_str(scratch.text + bytes, FDSPAN_NAME_BYTES,
+						FDSPAN_GET(struct dentry, dentry, d_name.name));
 
 	if (copied <= 0)
 		return 1;
+	steps->done = ends;
 	steps->bytes = bytes + copied;
 	steps->dentry = parent;
-	return steps->done;
+	return ends;
 }
 
-static __always_inline void fdspan_fill_steps(struct fdspan_row *row, __u64 dentry, __u64 mnt)
+/* The path of (dentry, mnt), as seen from the reader's root, as names in scratch. */
+__noinline int fdspan_fill_steps(__u64 dentry, __u64 mnt)
 {
-	struct fs_struct *own = fdspan_reader()->fs;
-	struct fdspan_steps steps = {
-		.dentry = dentry,
-		.mount = mnt - bpf_core_field_offset(struct mount, mnt),
-		.root_dentry = fdspan_number(own->root.dentry),
-		.root_mnt = fdspan_number(own->root.mnt),
-	};
-	struct dentry *named = (struct dentry *)dentry;
-	bool unlinked = !BPF_CORE_READ(named, d_hash.pprev) && (__u64)BPF_CORE_READ(named, d_parent) != dentry;
+	struct fdspan_private *own = fdspan_private_get();
+	struct fdspan_row *row = &scratch.row;
 
+	if (!own)
+		return 0;
+	__u64 fs = FDSPAN_FOLLOW(own, struct task_struct, fdspan_number(own, (void *)bpf_get_current_task()), fs);
+	struct fdspan_steps *steps = &own->steps;
+
+	steps->dentry = dentry;
+	steps->mount = fdspan_mount_of(mnt);
+	steps->root_dentry = FDSPAN_FOLLOW(own, struct fs_struct, fs, root.dentry);
+	steps->root_mnt = FDSPAN_FOLLOW(own, struct fs_struct, fs, root.mnt);
+	steps->bytes = steps->flags = steps->done = 0;
 	row->flags &= ~(FDSPAN_ROW_HAS_PATH | FDSPAN_ROW_HAS_LABEL | FDSPAN_ROW_MARKED | FDSPAN_ROW_PSEUDO);
 	row->header.text_bytes = 0;
-	bpf_loop(FDSPAN_MAX_STEPS, fdspan_step, &steps, 0);
-	row->flags |= steps.flags;
-	if (unlinked)
+	if (fdspan_unlinked(dentry))
 		row->flags |= FDSPAN_ROW_MARKED;
-	if (!steps.done || steps.bytes > FDSPAN_PATH_BYTES) {
+	bpf_loop(FDSPAN_MAX_STEPS, fdspan_step, NULL, 0);
+	row->flags |= steps->flags;
+	if (!steps->done || steps->bytes > FDSPAN_PATH_BYTES) {
 		row->flags |= FDSPAN_ROW_CUT;
-		return;
+		return 0;
 	}
-	row->header.text_bytes = steps.bytes;
+	row->header.text_bytes = steps->bytes;
 	row->flags |= FDSPAN_ROW_NAMES;
+	return 0;
+}
+
+/* Everything about the file of (dentry, mnt), into scratch.row; 0: it is not what was asked for. */
+__noinline int fdspan_fill_place(__u64 dentry, __u64 mnt)
+{
+	struct fdspan_private *own = fdspan_private_get();
+
+	if (!own)
+		return 0;
+	__u64 inode = FDSPAN_FOLLOW(own, struct dentry, dentry, d_inode);
+
+	if (iteration.deleted_only && FDSPAN_GET(struct inode, inode, i_nlink))
+		return 0;
+	fdspan_fill_inode(inode);
+	scratch.row.mnt_id = FDSPAN_GET(struct mount, fdspan_mount_of(mnt), mnt_id);
+	fdspan_fill_steps(dentry, mnt);
+	return 1;
 }
 
 /*
- * What overlayfs maps is a file of its layer, which says itself whose it is (struct backing_file: since 6.5 with the path
- * below as a field, since 6.8 (commit def3ae83da02 "fs: store real path instead of fake path in backing file f_path") with
- * the path above). The mapping is shown as the file above.
+ * What overlayfs maps is a file of its layer; struct backing_file says whose it is: since 6.8 by user_path, in 6.5 to 6.7
+ * and before there was one by its own f_path. The mapping is shown as the file above.
  */
 struct backing_file___user {
 	struct path user_path;
 } __attribute__((preserve_access_index));
 
-/* FMODE_BACKING was bit 25 until 6.14 gave that to FMODE_NONOTIFY, with the pre-content events (commit 95101401bb50). */
+/* FMODE_BACKING was bit 25 until 6.14 gave that to FMODE_NONOTIFY, in the series that brought pre-content events. */
 enum fsnotify_data_type___since_6_14 { FSNOTIFY_EVENT_FILE_RANGE___since_6_14 };
 
-static __always_inline bool fdspan_backing(struct file *file)
+static __always_inline bool fdspan_backing(__u64 file)
 {
-	struct backing_file___user *backing = (void *)file;
+	struct backing_file___user *backing = NULL;
 	__u32 bit = bpf_core_enum_value_exists(enum fsnotify_data_type___since_6_14,
 					       FSNOTIFY_EVENT_FILE_RANGE___since_6_14) ? 24 : 25;
 
-	return bpf_core_field_exists(backing->user_path) && (file->f_mode >> bit & 1);
-}
-
-static __always_inline void fdspan_fill_backing(struct fdspan_row *row, struct file *file)
-{
-	struct backing_file___user *backing = (void *)file;
-
-	struct dentry *dentry = BPF_CORE_READ(backing, user_path.dentry);
-	struct vfsmount *mnt = BPF_CORE_READ(backing, user_path.mnt);
-	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
-	struct fdspan_settings *with = fdspan_settings_get();
-
-	row->flags |= FDSPAN_ROW_ASK_STAT;
-	row->ino = BPF_CORE_READ(inode, i_ino);
-	row->size = BPF_CORE_READ(inode, i_size);
-	row->blocks = BPF_CORE_READ(inode, i_blocks);
-	row->nlink = BPF_CORE_READ(inode, i_nlink);
-	row->mode = BPF_CORE_READ(inode, i_mode);
-	row->fs_magic = BPF_CORE_READ(inode, i_sb, s_magic);
-	row->dev = BPF_CORE_READ(inode, i_sb, s_dev);
-	row->mnt_id = fdspan_mount_id(mnt);
-	if (with)
-		row->inode_id = fdspan_hide(with, fdspan_number(inode));
-	fdspan_fill_steps(row, fdspan_number(dentry), fdspan_number(mnt));
+	return bpf_core_field_exists(backing->user_path) && (FDSPAN_GET(struct file, file, f_mode) >> bit & 1);
 }
 
 /* ---- rows ---- */
-
-static __always_inline void fdspan_begin_row(struct fdspan_row *row, __u16 kind)
-{
-	struct fdspan_row_header header = row->header;
-
-	__builtin_memset(row, 0, sizeof(*row));
-	row->header = header;
-	row->header.kind = kind;
-	row->header.text_bytes = 0;
-	row->fd = -1;
-	row->mnt_id = -1;
-}
 
 static __always_inline void fdspan_write_row(struct seq_file *seq)
 {
@@ -518,18 +562,17 @@ static __always_inline void fdspan_write_row(struct seq_file *seq)
 }
 
 /* A description that no hook saw being opened: it is open now. */
-static __always_inline void fdspan_census_description(__u64 file, __u64 inode, __u64 now)
+__noinline int fdspan_census_description(__u64 file, __u64 inode)
 {
-	struct fdspan_settings *with = fdspan_settings_get();
 	struct fdspan_description *known = bpf_map_lookup_elem(&descriptions, &file);
 
-	if (!with || (known && known->inode == inode))
-		return;
+	if (known && known->inode == inode)
+		return 0;
 	if (known)
 		bpf_map_delete_elem(&descriptions, &file);
 	struct fdspan_description found = {
-		.opened_latest_ns = now,
-		.id = fdspan_hide(with, file),
+		.opened_latest_ns = scratch.row.at_ns,
+		.id = fdspan_hidden(file),
 		.inode = inode,
 		.fd = -1,
 		.flags = FDSPAN_DESCRIPTION_CENSUS,
@@ -538,6 +581,7 @@ static __always_inline void fdspan_census_description(__u64 file, __u64 inode, _
 	/* A hook that stamps it in this moment knows better. */
 	if (bpf_map_update_elem(&descriptions, &file, &found, BPF_NOEXIST) && !bpf_map_lookup_elem(&descriptions, &file))
 		FDSPAN_COUNT(description_full);
+	return 0;
 }
 
 struct fdspan_chunk empty_chunk;
@@ -546,9 +590,10 @@ struct fdspan_chunk empty_chunk;
  * Slot (table, fd) has no evidence: it is filled now. Only tables that no census met before take part; in the others the
  * bits are as old as census_ns says.
  */
-static __always_inline void fdspan_census_slot(__u64 table, __s32 fd, __u32 owner, __u64 now)
+__noinline int fdspan_census_slot(__u64 table, __u32 fd, __u32 owner)
 {
 	struct fdspan_table *known = bpf_map_lookup_elem(&tables, &table);
+	__u64 now = scratch.row.at_ns;
 
 	if (!known) {
 		struct fdspan_table found = {.census_ns = now, .owner = owner};
@@ -557,15 +602,15 @@ static __always_inline void fdspan_census_slot(__u64 table, __s32 fd, __u32 owne
 		known = bpf_map_lookup_elem(&tables, &table);
 		if (!known) {
 			FDSPAN_COUNT(table_full);
-			return;
+			return 0;
 		}
 	}
 	if (known->census_ns && known->census_ns < iteration.census_began_ns)
-		return;
-	if ((__u32)fd >= FDSPAN_INLINE_WORDS * FDSPAN_WORD_BITS) {
+		return 0;
+	if (fd >= FDSPAN_INLINE_WORDS * FDSPAN_WORD_BITS) {
 		struct fdspan_chunk_key key = {
 			.table = table,
-			.chunk = (__u32)fd / FDSPAN_WORD_BITS / FDSPAN_CHUNK_WORDS,
+			.chunk = fd / FDSPAN_WORD_BITS / FDSPAN_CHUNK_WORDS,
 			.set = FDSPAN_SET_PRESENT,
 		};
 
@@ -576,44 +621,71 @@ static __always_inline void fdspan_census_slot(__u64 table, __s32 fd, __u32 owne
 
 	if (!word) {
 		FDSPAN_COUNT(table_full);
-		return;
+		return 0;
 	}
 	/* All slots of the set were filled by then, this last one included. */
 	known->census_ns = now;
-	__sync_fetch_and_or(word, 1ULL << ((__u32)fd % FDSPAN_WORD_BITS));
+	__sync_fetch_and_or(word, 1ULL << (fd % FDSPAN_WORD_BITS));
+	return 0;
 }
 
-/* Last exec that the hooks saw of the process whose table this is; 0: none. */
-static __always_inline __u64 fdspan_exec_of(struct task_struct *task)
-{
-	__u64 table = fdspan_number(task->files);
-	struct fdspan_table *known;
-
-	if (!fdspan_have_times || !table)
-		return 0;
-	known = bpf_map_lookup_elem(&tables, &table);
-	return known && !(known->flags & FDSPAN_TABLE_FOREIGN) ? known->exec_ns : 0;
-}
-
-/* The description behind a mapping or an executable. */
-static __always_inline void fdspan_fill_description(struct fdspan_row *row, struct task_struct *task, __u64 file,
-						    __u64 inode, bool by_exec, bool backing)
+/* The times of a descriptor into scratch.row. */
+__noinline int fdspan_fill_descriptor(__u64 task, __u64 table, __u64 file, __u64 inode)
 {
 	struct fdspan_settings *with = fdspan_settings_get();
+	struct fdspan_row *row = &scratch.row;
+	struct fdspan_times times = {};
+
+	if (!with)
+		return 0;
+	if (fdspan_have_times) {
+		/* First: what the census enters is no evidence for what came before it. */
+		fdspan_join(table, row->fd, file, inode, fdspan_task_trusted(with, task), &times);
+		if (iteration.census) {
+			fdspan_census_description(file, inode);
+			if (!times.opened_latest_ns)
+				fdspan_census_slot(table, row->fd, FDSPAN_GET(struct task_struct, task, tgid));
+		}
+	}
+	row->opened_earliest_ns = times.opened_earliest_ns;
+	row->opened_latest_ns = times.opened_latest_ns;
+	row->description_earliest_ns = times.description_earliest_ns;
+	row->description_latest_ns = times.description_latest_ns;
+	row->description_id = times.description_id ?: fdspan_hidden(file);
+	return 0;
+}
+
+/* The description behind a mapping or an executable, into scratch.row. */
+__noinline int fdspan_fill_description(__u64 task, __u64 file, __u32 backing)
+{
+	struct fdspan_private *own = fdspan_private_get();
+	struct fdspan_row *row = &scratch.row;
+
+	if (!own)
+		return 0;
+	bool by_exec = FDSPAN_GET(struct file, file, f_flags) & FMODE_EXEC_FLAG;
+	__u64 inode = FDSPAN_FOLLOW(own, struct file, file, f_inode);
 
 	if (by_exec)
 		row->flags |= FDSPAN_ROW_OPENED_BY_EXEC;
-	if (task->flags & PF_FORKNOEXEC)
+	if (FDSPAN_GET(struct task_struct, task, flags) & PF_FORKNOEXEC)
 		row->flags |= FDSPAN_ROW_FORKED;
-	if (!(iteration.fields & FDSPAN_WANT_TIMES) || !with)
-		return;
-	row->opened_latest_ns = fdspan_exec_of(task);
-	row->description_id = fdspan_hide(with, file);
+	if (!(iteration.fields & FDSPAN_WANT_TIMES))
+		return 0;
+	row->description_id = fdspan_hidden(file);
+	if (!fdspan_have_times)
+		return 0;
+	__u64 table = FDSPAN_FOLLOW(own, struct task_struct, task, files);
+	struct fdspan_table *known = bpf_map_lookup_elem(&tables, &table);
+
+	/* A table that several processes share saw the exec of any of them. */
+	if (known && !(known->flags & FDSPAN_TABLE_FOREIGN))
+		row->opened_latest_ns = known->exec_ns;
 	/* What exec opened, no hook stamps: an entry for it would be a leftover. */
-	if (!fdspan_have_times || by_exec || backing)
-		return;
+	if (by_exec || backing)
+		return 0;
 	if (iteration.census)
-		fdspan_census_description(file, inode, row->at_ns);
+		fdspan_census_description(file, inode);
 	struct fdspan_description *description = fdspan_description_of(file, inode);
 
 	if (description) {
@@ -621,74 +693,54 @@ static __always_inline void fdspan_fill_description(struct fdspan_row *row, stru
 		row->description_latest_ns = description->opened_latest_ns;
 		row->description_id = description->id;
 	}
+	return 0;
 }
 
 SEC("iter/task_file")
 int fdspan_task_file(struct bpf_iter__task_file *ctx)
 {
-	struct task_struct *task = ctx->task;
+	struct fdspan_private *own = fdspan_private_get();
 	struct file *held = ctx->file;
 	struct fdspan_row *row = &scratch.row;
 
-	if (!task || !held)
+	if (!own || !ctx->task || !held)
 		return 0;
-	struct file *file = FDSPAN_UNTRUSTED(struct file, held);
-
-	task = FDSPAN_UNTRUSTED(struct task_struct, task);
-	struct inode *inode = file->f_inode;
-
-	if (iteration.deleted_only && inode->i_nlink)
-		return 0;
-	if (!fdspan_task_wanted(task, &row->header))
-		return 0;
-	fdspan_begin_row(row, FDSPAN_ROW_FD);
-	struct files_struct *files = task->files;
-	struct fdspan_settings *with = fdspan_settings_get();
-	__u64 table = fdspan_number(files), number = fdspan_number(file);
+	__u64 task = fdspan_number(own, ctx->task), file = fdspan_number(own, held);
+	__u64 inode = FDSPAN_FOLLOW(own, struct file, file, f_inode);
 	__u32 fd = ctx->fd;
 
-	if (!with)
+	if (iteration.deleted_only && FDSPAN_GET(struct inode, inode, i_nlink))
 		return 0;
-	row->at_ns = bpf_ktime_get_boot_ns();
+	if (!fdspan_begin_row(task, FDSPAN_ROW_FD))
+		return 0;
+	__u64 table = FDSPAN_FOLLOW(own, struct task_struct, task, files);
+
 	row->fd = fd;
-	if (!task->group_leader->files)
-		row->flags |= FDSPAN_ROW_LEADERLESS;
-	if (row->header.tid != row->header.pid)
-		row->table_id = fdspan_hide(with, table);
-	fdspan_fill_inode(row, inode);
-	fdspan_fill_path(row, file, held);
+	if (row->header.tid != row->header.pid) {
+		__u64 leader = FDSPAN_FOLLOW(own, struct task_struct, task, group_leader);
+
+		row->table_id = fdspan_hidden(table);
+		if (!FDSPAN_GET(struct task_struct, leader, files))
+			row->flags |= FDSPAN_ROW_LEADERLESS;
+	}
+	fdspan_fill_inode(inode);
+	fdspan_fill_path(own, held, file);
 	if (iteration.fields & FDSPAN_WANT_FDINFO) {
-		struct fdtable *fdt = files->fdt;
+		__u64 fdt = FDSPAN_FOLLOW(own, struct files_struct, table, fdt);
 		__u64 cloexec = 0;
 
-		bpf_probe_read_kernel(&cloexec, sizeof(cloexec), fdt->close_on_exec + fd / FDSPAN_WORD_BITS);
-		row->open_flags = file->f_flags & ~O_CLOEXEC;
+		bpf_probe_read_kernel(&cloexec, sizeof(cloexec),
+				      FDSPAN_GET(struct fdtable, fdt, close_on_exec) + fd / FDSPAN_WORD_BITS);
+		row->open_flags = FDSPAN_GET(struct file, file, f_flags) & ~O_CLOEXEC;
 		if (cloexec >> (fd % FDSPAN_WORD_BITS) & 1)
 			row->open_flags |= O_CLOEXEC;
-		row->position = file->f_pos;
+		row->position = FDSPAN_GET(struct file, file, f_pos);
 	}
 	if (iteration.fields & (FDSPAN_WANT_FDINFO | FDSPAN_WANT_STAT))
-		row->mnt_id = fdspan_mount_id(file->f_path.mnt);
-	if (iteration.fields & FDSPAN_WANT_TIMES) {
-		struct fdspan_times times = {};
-
-		if (fdspan_have_times) {
-			__u64 inode_number = fdspan_number(inode);
-
-			/* First: what the census enters is no evidence for what came before it. */
-			fdspan_join(table, fd, number, inode_number, fdspan_task_trusted(task), &times);
-			if (iteration.census) {
-				fdspan_census_description(number, inode_number, row->at_ns);
-				if (!times.opened_latest_ns)
-					fdspan_census_slot(table, fd, task->tgid, row->at_ns);
-			}
-		}
-		row->opened_earliest_ns = times.opened_earliest_ns;
-		row->opened_latest_ns = times.opened_latest_ns;
-		row->description_earliest_ns = times.description_earliest_ns;
-		row->description_latest_ns = times.description_latest_ns;
-		row->description_id = times.description_id ?: fdspan_hide(with, number);
-	}
+		row->mnt_id = FDSPAN_GET(struct mount, fdspan_mount_of(FDSPAN_FOLLOW(own, struct file, file, f_path.mnt)),
+					 mnt_id);
+	if (iteration.fields & FDSPAN_WANT_TIMES)
+		fdspan_fill_descriptor(task, table, file, inode);
 	fdspan_write_row(ctx->meta->seq);
 	return 0;
 }
@@ -696,99 +748,82 @@ int fdspan_task_file(struct bpf_iter__task_file *ctx)
 SEC("iter/task_vma")
 int fdspan_task_vma(struct bpf_iter__task_vma *ctx)
 {
-	struct task_struct *task = ctx->task;
+	struct fdspan_private *own = fdspan_private_get();
 	struct vm_area_struct *vma = ctx->vma;
 	struct fdspan_row *row = &scratch.row;
 
-	if (!task || !vma)
+	if (!own || !ctx->task || !vma)
 		return 0;
 	struct file *held = vma->vm_file;
 
 	if (!held)
 		return 0;
-	struct file *file = FDSPAN_UNTRUSTED(struct file, held);
+	__u64 task = fdspan_number(own, ctx->task), file = fdspan_number(own, held);
+	__u64 leader = FDSPAN_FOLLOW(own, struct task_struct, task, group_leader);
 
-	task = FDSPAN_UNTRUSTED(struct task_struct, task);
 	/* Threads share their leader's memory; one without leader speaks for all. */
-	if (task != task->group_leader && task->group_leader->mm)
+	if (task != leader && FDSPAN_GET(struct task_struct, leader, mm))
 		return 0;
-	struct inode *inode = file->f_inode;
+	__u64 inode = FDSPAN_FOLLOW(own, struct file, file, f_inode);
 	bool backing = fdspan_backing(file);
 
-	if (iteration.deleted_only && !backing && inode->i_nlink)
+	if (iteration.deleted_only && !backing && FDSPAN_GET(struct inode, inode, i_nlink))
 		return 0;
-	if (!fdspan_task_wanted(task, &row->header))
+	if (!fdspan_begin_row(task, FDSPAN_ROW_MEM))
 		return 0;
-	fdspan_begin_row(row, FDSPAN_ROW_MEM);
-	row->at_ns = bpf_ktime_get_boot_ns();
-	row->position = vma->vm_start;
-	row->end = vma->vm_end;
 	__u64 flags = vma->vm_flags;
 
+	row->position = vma->vm_start;
+	row->end = vma->vm_end;
 	row->map_flags = (flags & VM_READ ? 1 : 0) | (flags & VM_WRITE ? 2 : 0) | (flags & VM_EXEC ? 4 : 0) |
 			 (flags & VM_MAYSHARE ? 1U << 31 : 0);
-	row->mnt_id = fdspan_mount_id(file->f_path.mnt);
-	fdspan_fill_inode(row, inode);
-	fdspan_fill_path(row, file, held);
-	if (backing)
-		fdspan_fill_backing(row, file);
-	if (iteration.deleted_only && row->nlink)
-		return 0;
-	fdspan_fill_description(row, task, fdspan_number(file), fdspan_number(inode), file->f_flags & FMODE_EXEC_FLAG,
-				backing);
+	if (backing) {
+		__u64 dentry = FDSPAN_FOLLOW(own, struct backing_file___user, file, user_path.dentry);
+
+		if (!fdspan_fill_place(dentry, FDSPAN_FOLLOW(own, struct backing_file___user, file, user_path.mnt)))
+			return 0;
+	} else {
+		row->mnt_id = FDSPAN_GET(struct mount, fdspan_mount_of(FDSPAN_FOLLOW(own, struct file, file, f_path.mnt)),
+					 mnt_id);
+		fdspan_fill_inode(inode);
+		fdspan_fill_path(own, held, file);
+	}
+	fdspan_fill_description(task, file, backing);
 	fdspan_write_row(ctx->meta->seq);
 	return 0;
 }
 
-static __always_inline bool fdspan_wants_kind(__u32 kind)
+/*
+ * exe, cwd and root are not held by the iterator: what was read of them counts only if the task still has them afterwards,
+ * because until then nobody can have freed what leads there.
+ */
+__noinline int fdspan_fill_held(__u64 task, __u32 kind)
 {
-	return iteration.kinds >> kind & 1;
-}
+	struct fdspan_private *own = fdspan_private_get();
 
-/* exe, cwd and root are not held by the iterator: what was read counts only if the task still has them afterwards. */
-static __always_inline void fdspan_place_row(struct seq_file *seq, struct task_struct *task, struct fs_struct *fs,
-					     __u16 kind)
-{
-	struct fdspan_row *row = &scratch.row;
-	struct dentry *dentry = kind == FDSPAN_ROW_CWD ? fs->pwd.dentry : fs->root.dentry;
-	struct vfsmount *mnt = kind == FDSPAN_ROW_CWD ? fs->pwd.mnt : fs->root.mnt;
+	if (!own || !fdspan_begin_row(task, kind))
+		return 0;
+	if (kind == FDSPAN_ROW_EXE) {
+		__u64 mm = FDSPAN_FOLLOW(own, struct task_struct, task, mm);
+		__u64 file = mm ? FDSPAN_FOLLOW(own, struct mm_struct, mm, exe_file) : 0;
 
-	if (!dentry || !mnt)
-		return;
-	fdspan_begin_row(row, kind);
-	row->at_ns = bpf_ktime_get_boot_ns();
-	struct inode *inode = dentry->d_inode;
+		if (!file || !fdspan_fill_place(FDSPAN_FOLLOW(own, struct file, file, f_path.dentry),
+						FDSPAN_FOLLOW(own, struct file, file, f_path.mnt)))
+			return 0;
+		fdspan_fill_description(task, file, false);
+		return (__u64)FDSPAN_GET(struct task_struct, task, mm) == mm;
+	}
+	__u64 fs = FDSPAN_FOLLOW(own, struct task_struct, task, fs);
 
-	if (iteration.deleted_only && inode->i_nlink)
-		return;
-	fdspan_fill_inode(row, inode);
-	row->mnt_id = fdspan_mount_id(mnt);
-	fdspan_fill_steps(row, fdspan_number(dentry), fdspan_number(mnt));
-	if (task->fs == fs)
-		fdspan_write_row(seq);
-}
+	if (!fs)
+		return 0;
+	__u64 at = fs + (kind == FDSPAN_ROW_CWD ? bpf_core_field_offset(struct fs_struct, pwd)
+						: bpf_core_field_offset(struct fs_struct, root));
+	__u64 dentry = FDSPAN_FOLLOW(own, struct path, at, dentry), mnt = FDSPAN_FOLLOW(own, struct path, at, mnt);
 
-static __always_inline void fdspan_exe_row(struct seq_file *seq, struct task_struct *task, struct mm_struct *mm)
-{
-	struct fdspan_row *row = &scratch.row;
-	struct file *file = mm->exe_file;
-
-	if (!file)
-		return;
-	struct dentry *dentry = file->f_path.dentry;
-	struct inode *inode = file->f_inode;
-
-	fdspan_begin_row(row, FDSPAN_ROW_EXE);
-	row->at_ns = bpf_ktime_get_boot_ns();
-	if (iteration.deleted_only && inode->i_nlink)
-		return;
-	fdspan_fill_inode(row, inode);
-	row->mnt_id = fdspan_mount_id(file->f_path.mnt);
-	fdspan_fill_steps(row, fdspan_number(dentry), fdspan_number(file->f_path.mnt));
-	fdspan_fill_description(row, task, fdspan_number(file), fdspan_number(inode), file->f_flags & FMODE_EXEC_FLAG,
-				false);
-	if (task->mm == mm)
-		fdspan_write_row(seq);
+	if (!dentry || !mnt || !fdspan_fill_place(dentry, mnt))
+		return 0;
+	return (__u64)FDSPAN_GET(struct task_struct, task, fs) == fs;
 }
 
 /* fs/proc/array.c, proc_task_name: the names of kernel threads do not end at 15 bytes (since 5.17). */
@@ -799,16 +834,18 @@ struct task_struct___worker {
 	void *worker_private;
 } __attribute__((preserve_access_index));
 
-static __always_inline void fdspan_fill_comm(struct fdspan_process_row *process, struct task_struct *task)
+static __always_inline void fdspan_fill_comm(struct fdspan_private *own, __u64 task)
 {
-	struct task_struct___worker *worker = (void *)task;
+	struct fdspan_process_row *process = &process_row;
 
-	bpf_probe_read_kernel_str(process->comm, sizeof(process->comm), task->comm);
-	if ((task->flags & (PF_KTHREAD | PF_WQ_WORKER)) != PF_KTHREAD || !bpf_core_field_exists(worker->worker_private) ||
+	bpf_probe_read_kernel_str(process->comm, sizeof(process->comm),
+				  (void *)(task + bpf_core_field_offset(struct task_struct, comm)));
+	if ((process->task_flags & (PF_KTHREAD | PF_WQ_WORKER)) != PF_KTHREAD ||
+	    !bpf_core_field_exists(((struct task_struct___worker *)0)->worker_private) ||
 	    !bpf_core_field_exists(((struct kthread *)0)->full_name))
 		return;
-	struct kthread *own = BPF_CORE_READ(worker, worker_private);
-	char *name = own ? BPF_CORE_READ(own, full_name) : NULL;
+	__u64 kthread = FDSPAN_FOLLOW(own, struct task_struct___worker, task, worker_private);
+	const char *name = kthread ? FDSPAN_GET(struct kthread, kthread, full_name) : NULL;
 
 	if (name)
 		bpf_probe_read_kernel_str(process->comm, sizeof(process->comm), name);
@@ -817,40 +854,40 @@ static __always_inline void fdspan_fill_comm(struct fdspan_process_row *process,
 SEC("iter/task")
 int fdspan_task(struct bpf_iter__task *ctx)
 {
-	struct task_struct *task = ctx->task;
+	struct fdspan_private *own = fdspan_private_get();
 	struct seq_file *seq = ctx->meta->seq;
 	struct fdspan_process_row *process = &process_row;
 
-	if (!task)
+	if (!own || !ctx->task)
 		return 0;
-	task = FDSPAN_UNTRUSTED(struct task_struct, task);
-	struct task_struct *leader = task->group_leader;
+	__u64 task = fdspan_number(own, ctx->task);
+	__u64 leader = FDSPAN_FOLLOW(own, struct task_struct, task, group_leader);
+	__u32 kinds = iteration.kinds;
 
 	if (task == leader) {
-		if (!fdspan_task_wanted(task, &process->header))
+		if (!fdspan_begin_row(task, FDSPAN_ROW_PROCESS))
 			return 0;
-		struct task_struct *parent = task->real_parent;
+		__u64 parent = FDSPAN_FOLLOW(own, struct task_struct, task, real_parent);
 
+		process->header = scratch.row.header;
 		process->header.size = sizeof(*process);
-		process->header.kind = FDSPAN_ROW_PROCESS;
-		process->ppid = fdspan_tid(parent->group_leader);
-		process->uid = task->real_cred->uid.val;
-		process->task_flags = task->flags;
-		fdspan_fill_comm(process, task);
+		process->ppid = fdspan_tid(FDSPAN_FOLLOW(own, struct task_struct, parent, group_leader));
+		process->uid = FDSPAN_GET(struct cred, FDSPAN_FOLLOW(own, struct task_struct, task, real_cred), uid.val);
+		process->task_flags = FDSPAN_GET(struct task_struct, task, flags);
+		fdspan_fill_comm(own, task);
 		bpf_seq_write(seq, process, sizeof(*process));
+	} else {
+		/* What a thread shares with a leader that is alive is the leader's. */
+		if (FDSPAN_GET(struct task_struct, leader, mm))
+			kinds &= ~(1U << FDSPAN_ROW_EXE);
+		if (FDSPAN_GET(struct task_struct, leader, fs))
+			kinds &= ~(1U << FDSPAN_ROW_CWD | 1U << FDSPAN_ROW_ROOT);
 	}
-	if (!fdspan_task_wanted(task, &scratch.row.header))
-		return 0;
-	struct mm_struct *mm = task->mm;
-	struct fs_struct *fs = task->fs;
-
-	if (fdspan_wants_kind(FDSPAN_ROW_EXE) && mm && (task == leader || !leader->mm))
-		fdspan_exe_row(seq, task, mm);
-	if (!fs || (task != leader && leader->fs))
-		return 0;
-	if (fdspan_wants_kind(FDSPAN_ROW_CWD))
-		fdspan_place_row(seq, task, fs, FDSPAN_ROW_CWD);
-	if (fdspan_wants_kind(FDSPAN_ROW_ROOT))
-		fdspan_place_row(seq, task, fs, FDSPAN_ROW_ROOT);
+	if ((kinds >> FDSPAN_ROW_EXE & 1) && fdspan_fill_held(task, FDSPAN_ROW_EXE))
+		fdspan_write_row(seq);
+	if ((kinds >> FDSPAN_ROW_CWD & 1) && fdspan_fill_held(task, FDSPAN_ROW_CWD))
+		fdspan_write_row(seq);
+	if ((kinds >> FDSPAN_ROW_ROOT & 1) && fdspan_fill_held(task, FDSPAN_ROW_ROOT))
+		fdspan_write_row(seq);
 	return 0;
 }
