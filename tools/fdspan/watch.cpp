@@ -1,17 +1,18 @@
 // fdspan watch: events as they happen, until a signal, --count or --timeout.
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <ctime>
 #include <limits>
 
 #include <spdlog/spdlog.h>
 
 #include "api/tracker.hpp"
 #include "base/clock.hpp"
+#include "base/unique_fd.hpp"
 #include "columns.hpp"
 #include "duration.hpp"
 #include "filter.hpp"
@@ -26,7 +27,14 @@ constexpr EventKind all_kinds[] = {EventKind::opened, EventKind::closed, EventKi
                                    EventKind::exec,   EventKind::exit,   EventKind::lost,     EventKind::resynced};
 
 volatile sig_atomic_t stop_requested = 0;
-void request_stop(int) { stop_requested = 1; }
+volatile sig_atomic_t wake_fd = -1;
+void request_stop(int) {
+    const int saved = errno;
+    stop_requested = 1;
+    const ssize_t woken = ::write(wake_fd, "", 1);
+    static_cast<void>(woken);  // full: woken already
+    errno = saved;
+}
 
 constexpr std::uint32_t bit(EventKind kind) { return 1U << static_cast<unsigned>(kind); }
 
@@ -37,6 +45,7 @@ struct WatchOptions {
     std::optional<std::uint64_t> older_than_ns;
     std::optional<std::uint64_t> count;
     std::optional<std::uint64_t> timeout_ns;
+    bool verify = false;
     bool json = false;
     ColorMode color = ColorMode::automatic;
 };
@@ -244,34 +253,59 @@ ParseText into_duration(std::optional<std::uint64_t>& target, std::uint64_t leas
     };
 }
 
-// Signals are let in only while waiting, so that none is missed between the check and the wait.
+// SIGINT and SIGTERM ask for an end: through a flag, which also cuts a write short, and through a descriptor to wait on. (Blocking
+// them outside ppoll(2) would not do: it does not deliver a signal while its descriptors are ready, so that constant events starve it.)
+// The second signal kills, as it would without us.
 class StopSignals {
 public:
-    StopSignals() {
-        sigset_t stops;
-        ::sigemptyset(&stops);
-        ::sigaddset(&stops, SIGINT);
-        ::sigaddset(&stops, SIGTERM);
-        ::sigprocmask(SIG_BLOCK, &stops, &outside_);
+    static Result<StopSignals> create() {
+        StopSignals signals;
+        int ends[2] = {-1, -1};
+        if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return fail_errno(errno, "make a pipe");
+        signals.read_.reset(ends[0]);
+        signals.write_.reset(ends[1]);
+        wake_fd = ends[1];
         struct sigaction action {};
         action.sa_handler = request_stop;
-        for (const int number : {SIGINT, SIGTERM}) {
-            ::sigaction(number, &action, nullptr);
-            ::sigdelset(&outside_, number);
-        }
+        action.sa_flags = SA_RESETHAND;
+        for (const int number : {SIGINT, SIGTERM}) ::sigaction(number, &action, nullptr);
+        return signals;
     }
-    [[nodiscard]] const sigset_t& while_waiting() const { return outside_; }
+    [[nodiscard]] int fd() const { return read_.get(); }
 
 private:
-    sigset_t outside_{};
+    UniqueFd read_, write_;
 };
 
 std::string summarise_loss(std::uint64_t lost) {
     return std::to_string(lost) + (lost == 1 ? " event was" : " events were") + " lost because the kernel had no room for them; what is open is correct again";
 }
 
+// One line that says whether the index equals a fresh snapshot; exit code 2 when it does not.
+Result<bool> print_verification(Tracker& tracker, const Tracker::Sink& sink, bool json, Output& output) {
+    const Result<VerifyReport> report = tracker.verify(sink);
+    if (!report) return tl::unexpected(report.error());
+    const std::pair<const char*, std::uint64_t> figures[] = {
+        {"references", report->references}, {"phantoms", report->phantoms},
+        {"gaps", report->gaps},             {"differing", report->differing},
+        {"map_entries", report->map_entries}, {"stale_map_entries", report->stale_map_entries}};
+    std::string& out = output.buffer();
+    out += json ? "{\"event\":\"verified\"" : "verified:";
+    for (const auto& [name, value] : figures) {
+        out += json ? ",\"" : " ";
+        out += name;
+        out += json ? "\":" : "=";
+        append_number(out, static_cast<unsigned long long>(value));
+    }
+    out += json ? "}\n" : "\n";
+    for (const std::string& example : report->examples) spdlog::error("{}", escape(example));
+    return report->equal();
+}
+
 int watch(const WatchOptions& options, Output& output) {
-    const StopSignals signals;
+    const Result<StopSignals> signals = StopSignals::create();
+    if (!signals) return usage_error(signals.error().message);
+    output.give_up_when(&stop_requested);
     const std::uint64_t started_ns = boottime_now_ns();
     Result<std::unique_ptr<Tracker>> opened = Tracker::open(options.tracker);
     if (!opened) return usage_error(opened.error().message);
@@ -296,9 +330,8 @@ int watch(const WatchOptions& options, Output& output) {
             wait_ms = wait_ms < 0 ? left_ms : std::min(wait_ms, left_ms);
         }
         // Standard output is watched for its reader going away while nothing happens; poll(2) reports that unasked.
-        pollfd waits[] = {{tracker.fd(), POLLIN, 0}, {STDOUT_FILENO, 0, 0}};
-        const timespec timeout{wait_ms / 1000, (wait_ms % 1000) * 1'000'000};
-        const int ready = ::ppoll(waits, 2, wait_ms < 0 ? nullptr : &timeout, &signals.while_waiting());
+        pollfd waits[] = {{tracker.fd(), POLLIN, 0}, {STDOUT_FILENO, 0, 0}, {signals->fd(), POLLIN, 0}};
+        const int ready = ::poll(waits, 3, wait_ms < 0 ? -1 : static_cast<int>(std::min<std::int64_t>(wait_ms, 3'600'000)));
         if (ready < 0 && errno != EINTR) return usage_error("poll: " + std::generic_category().message(errno));
         if (ready < 0) continue;
         if ((waits[1].revents & POLLERR) != 0) return output.finish(exit_done);
@@ -307,6 +340,11 @@ int watch(const WatchOptions& options, Output& output) {
         output.flush();
         if (!processed) return usage_error(processed.error().message);
         for (; warnings_said < tracker.warnings().size(); ++warnings_said) spdlog::warn("{}", tracker.warnings()[warnings_said]);
+    }
+    if (options.verify && !output.broken()) {
+        const Result<bool> equal = print_verification(tracker, sink, options.json, output);
+        if (!equal) return usage_error(equal.error().message);
+        if (!*equal) return output.finish(exit_error);
     }
     output.flush();
     if (printer.lost() > 0 && !output.broken()) spdlog::warn("{}", summarise_loss(printer.lost()));
@@ -341,6 +379,8 @@ int run_watch(std::vector<std::string> arguments, Output& output) {
         return {};
     });
     add_value(app, "--timeout", "DUR", "End after this time", into_duration(options.timeout_ns, 1));
+    add_flag(app, "--verify", options.verify,
+             "At the end, hold the index against a fresh snapshot and the kernel maps against what is alive; exit 2 if they differ");
     add_flag(app, "-J,--json", options.json, "JSON Lines; the first is {\"event\":\"started\",…}");
     add_backend(app, options.tracker.backend);
     add_color(app, options.color);
