@@ -13,6 +13,9 @@ fi
 disarm() { "$FDSPAN" disarm >/dev/null 2>&1; cleanup; }
 trap disarm EXIT
 
+sleep 300 &
+older=$!
+background+=("$older")
 run arm --json
 expect_code 0 "arm"
 jq_check '.armed and (.already_armed | not) and (.hooks | length > 0)' "arm reports"
@@ -24,7 +27,7 @@ jq_check '[.references[].opened.source, .references[].description.opened.source]
 jq_check '[.references[] | .age_ns == .age_max_ns] | all' "an exact age is one number"
 run ls -p "$holder" -n -o AGE "$work/file"
 grep -qE '^ *[0-9a-z]+$' "$work/out" || fail "an exact age is bare: $(cat "$work/out")"
-run ls -p $$ --fd 0 --json
+run ls -p $older --fd 2 --json
 jq_check '.references[0].opened.source == "bounded"' "what was open before has bounds"
 run arm
 expect_code 0 "arm again"

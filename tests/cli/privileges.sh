@@ -40,7 +40,7 @@ expect_code 0 "doctor without privileges"
 jq_check '.backend == "procfs"' "only procfs is left"
 jq_check '.backends | map(select(.name == "syscall"))[0] | .works == false and (.lacks | length > 0) and (.advice | length > 0)' "why, and what to do"
 jq_check '.checks | map(select(.name == "cap_bpf"))[0].state == "no"' "the missing capability"
-for command in arm disarm watch\ --backend\ syscall; do
+for command in arm watch\ --backend\ syscall; do
     # shellcheck disable=SC2086
     nobody $command
     expect_code 2 "$command without privileges"

@@ -13,9 +13,8 @@ for backend in procfs auto; do
     rm "$work/lines"
     read -r started <&4
     jq -e '.event == "started"' <<<"$started" >/dev/null || fail "started first ($backend): $started"
-    exec 5<"$work/file"
-    sleep 0.4
-    exec 5<&-
+    # Not by the shell's own exec 5<, which opens 3 and moves it.
+    python3 -c 'import os, sys, time; fd = os.open(sys.argv[1], os.O_RDONLY); time.sleep(0.4); os.close(fd); time.sleep(0.2)' "$work/file"
     cat <&4 >"$work/out"
     exec 4<&-
     wait "$watcher"
@@ -46,6 +45,37 @@ print(process.returncode, time.monotonic() - began < 5)
 PY
     grep -qE '^(0|3) True$' "$work/out" || fail "SIG$signal ends watch cleanly and soon: $(cat "$work/out")"
 done
+
+# Constant events must not starve the signal, nor a reader that has stopped reading hold it up.
+python3 - "$FDSPAN" >"$work/out" <<'PY'
+import os, signal, subprocess, sys, threading, time
+busy = True
+def churn():
+    while busy:
+        os.close(os.open("/dev/null", os.O_RDONLY))
+thread = threading.Thread(target=churn)
+thread.start()
+results = []
+for reading in (True, False):
+    process = subprocess.Popen([sys.argv[1], "watch", "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0)
+    process.stdout.readline()
+    if reading:
+        reader = threading.Thread(target=lambda: [None for _ in iter(lambda: process.stdout.read(65536), b"")])
+        reader.start()
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    results.append(process.wait())
+    if reading:
+        reader.join()
+busy = False
+thread.join()
+print(*results)
+PY
+grep -qE '^[03] [03]$' "$work/out" || fail "SIGTERM ends a busy watch, and one whose reader sleeps: $(cat "$work/out")"
 
 # A reader that goes away ends it, though nothing happens.
 timeout 20 "$FDSPAN" watch --json --event exit -p 2147483646 2>"$work/err" | head -1 >/dev/null

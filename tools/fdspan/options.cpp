@@ -75,15 +75,15 @@ int usage_error(std::string_view message) {
 
 void add_backend(CLI::App& app, Backend& backend, bool with_procfs) {
     add_value(app, "--backend", "NAME",
-              with_procfs ? "Where times come from: auto, trampoline, syscall, procfs [auto]"
-                          : "Which programs to attach: auto, trampoline, syscall [auto]",
+              with_procfs ? "Where times come from: auto, trampoline, kprobe, syscall, procfs [auto]"
+                          : "Which programs to attach: auto, trampoline, kprobe, syscall [auto]",
               [&backend, with_procfs](const std::string& text) -> Result<void> {
-                  for (const Backend known : {Backend::automatic, Backend::trampoline, Backend::syscall, Backend::procfs}) {
+                  for (const Backend known : {Backend::automatic, Backend::trampoline, Backend::kprobe, Backend::syscall, Backend::procfs}) {
                       if (text != to_string(known) || (known == Backend::procfs && !with_procfs)) continue;
                       backend = known;
                       return {};
                   }
-                  return fail(EINVAL, "there is no backend \"" + escape(text) + "\" here; expected auto, trampoline" +
+                  return fail(EINVAL, "there is no backend \"" + escape(text) + "\" here; expected auto, trampoline, kprobe" +
                                           (with_procfs ? ", syscall or procfs" : " or syscall"));
               });
 }

@@ -1,9 +1,11 @@
 #include "output.hpp"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <system_error>
@@ -13,9 +15,21 @@
 namespace fdspan::cli {
 
 void Output::flush() {
+    // poll(2) calls a pipe writable when a page of it is free.
+    constexpr std::size_t page_bytes = 4096;
+    constexpr int patience_ms = 1000;
     std::size_t at = 0;
     while (error_ == 0 && at < buffer_.size()) {
-        const ssize_t count = ::write(STDOUT_FILENO, buffer_.data() + at, buffer_.size() - at);
+        std::size_t bytes = buffer_.size() - at;
+        if (stop_ != nullptr && *stop_ != 0) {
+            pollfd wait{STDOUT_FILENO, POLLOUT, 0};
+            if (::poll(&wait, 1, patience_ms) == 0) {
+                error_ = ECANCELED;
+                break;
+            }
+            bytes = std::min(bytes, page_bytes);
+        }
+        const ssize_t count = ::write(STDOUT_FILENO, buffer_.data() + at, bytes);
         if (count >= 0) {
             at += static_cast<std::size_t>(count);
         } else if (errno != EINTR) {
@@ -28,7 +42,7 @@ void Output::flush() {
 int Output::finish(int code) {
     flush();
     if (error_ == 0) return code;
-    if (error_ == EPIPE) return exit_done;
+    if (error_ == EPIPE || error_ == ECANCELED) return exit_done;
     spdlog::error("cannot write to standard output: {}", std::generic_category().message(error_));
     return exit_error;
 }

@@ -1,6 +1,7 @@
 // Standard output: buffered, every write checked. What goes wrong is remembered, and said once at the end.
 #pragma once
 
+#include <csignal>
 #include <cstddef>
 #include <string>
 #include <string_view>
@@ -28,6 +29,8 @@ public:
     }
     void flush();
 
+    // While *stop is set, a reader that does not read is waited for no longer than a second.
+    void give_up_when(const volatile sig_atomic_t* stop) { stop_ = stop; }
     // Nothing that is written from now on can arrive: stop working.
     [[nodiscard]] bool broken() const { return error_ != 0; }
     // The exit code `code` would become: 0 when the reader went away on purpose (`| head`), 2 with one line on stderr when the
@@ -38,6 +41,7 @@ private:
     static constexpr std::size_t flush_bytes = 64 * 1024;
     std::string buffer_;
     int error_ = 0;
+    const volatile sig_atomic_t* stop_ = nullptr;
 };
 
 [[nodiscard]] bool stdout_is_terminal();
