@@ -758,14 +758,11 @@ void Index::link_id(std::uint32_t number) {
     description.next_by_id = none;
     if (description.id == 0) return;
     if (by_id_.full(descriptions_.used())) {
-        for (std::uint32_t moved : by_id_.grow()) {
-            while (moved != none) {
-                const std::uint32_t next = descriptions_[moved].next_by_id;
-                std::uint32_t& head = by_id_.head(mix(descriptions_[moved].id));
-                descriptions_[moved].next_by_id = head;
-                head = moved;
-                moved = next;
-            }
+        for (std::uint32_t moved = by_id_.split(), next = none; moved != none; moved = next) {
+            next = descriptions_[moved].next_by_id;
+            std::uint32_t& head = by_id_.head(mix(descriptions_[moved].id));
+            descriptions_[moved].next_by_id = head;
+            head = moved;
         }
     }
     std::uint32_t& head = by_id_.head(mix(description.id));
@@ -795,17 +792,14 @@ void Index::link_inode(std::uint32_t number) {
     description.next_by_inode = description.previous_by_inode = none;
     if ((description.bits & stat_known) == 0) return;
     if (by_inode_.full(descriptions_.used())) {
-        for (std::uint32_t moved : by_inode_.grow()) {
-            while (moved != none) {
-                Description& other = descriptions_[moved];
-                const std::uint32_t next = other.next_by_inode;
-                std::uint32_t& head = by_inode_.head(file_hash(extra_of(moved).dev, other.ino));
-                other.next_by_inode = head;
-                other.previous_by_inode = none;
-                if (head != none) descriptions_[head].previous_by_inode = moved;
-                head = moved;
-                moved = next;
-            }
+        for (std::uint32_t moved = by_inode_.split(), next = none; moved != none; moved = next) {
+            Description& other = descriptions_[moved];
+            next = other.next_by_inode;
+            std::uint32_t& head = by_inode_.head(file_hash(extra_of(moved).dev, other.ino));
+            other.next_by_inode = head;
+            other.previous_by_inode = none;
+            if (head != none) descriptions_[head].previous_by_inode = moved;
+            head = moved;
         }
     }
     std::uint32_t& head = by_inode_.head(file_hash(extra_of(number).dev, description.ino));

@@ -93,14 +93,11 @@ PathStore::Dir PathStore::intern_child(Dir parent, std::string_view name) {
     name = name.substr(0, max_name_bytes);
     if (const Dir known = child(parent, name); known != none) return known;
     if (buckets_.full(nodes_.used() + 1)) {
-        for (Dir dir : buckets_.grow()) {
-            while (dir != none) {
-                const Dir next = nodes_[dir].next_in_bucket;
-                Dir& head = buckets_.head(hash(nodes_[dir].parent, names_.get(nodes_[dir].name)));
-                nodes_[dir].next_in_bucket = head;
-                head = dir;
-                dir = next;
-            }
+        for (Dir dir = buckets_.split(), next = none; dir != none; dir = next) {
+            next = nodes_[dir].next_in_bucket;
+            Dir& head = buckets_.head(hash(nodes_[dir].parent, names_.get(nodes_[dir].name)));
+            nodes_[dir].next_in_bucket = head;
+            head = dir;
         }
     }
     const Dir dir = nodes_.take();

@@ -57,25 +57,46 @@ private:
     return key;
 }
 
-// Heads of hash chains; the links live in the entries. Grows by half, so that there are 1 to 1.5 entries a bucket at most.
+// Heads of hash chains; the links live in the entries. Grows one bucket at a time (linear hashing), so that no insert pays
+// for all and about one bucket an entry is ever held.
 class Buckets {
 public:
-    [[nodiscard]] std::uint32_t& head(std::uint64_t hash) { return heads_[place(hash)]; }
-    [[nodiscard]] std::uint32_t head(std::uint64_t hash) const { return heads_[place(hash)]; }
-    [[nodiscard]] bool full(std::uint32_t entries) const { return entries > heads_.size(); }
-    // Returns the old heads; the caller moves every chain.
-    [[nodiscard]] std::vector<std::uint32_t> grow() {
-        std::vector<std::uint32_t> old(heads_.size() + heads_.size() / 2, 0);
-        old.swap(heads_);
-        return old;
+    [[nodiscard]] std::uint32_t& head(std::uint64_t hash) { return at(place(hash)); }
+    [[nodiscard]] std::uint32_t head(std::uint64_t hash) const {
+        const std::uint32_t bucket = place(hash);
+        return chunks_[bucket >> chunk_bits][bucket & chunk_mask];
     }
-    [[nodiscard]] std::size_t bytes() const { return heads_.capacity() * sizeof(std::uint32_t); }
+    [[nodiscard]] bool full(std::uint32_t entries) const { return entries > count_; }
+    // Adds a bucket and returns the chain that has to be spread again: the caller puts each of its entries at its head().
+    [[nodiscard]] std::uint32_t split() {
+        const std::uint32_t from = count_ - base_;
+        if (count_ >> chunk_bits >= chunks_.size()) chunks_.push_back(std::make_unique<std::uint32_t[]>(1U << chunk_bits));
+        ++count_;
+        if (count_ == base_ * 2) base_ = count_;
+        const std::uint32_t chain = at(from);
+        at(from) = 0;
+        return chain;
+    }
+    [[nodiscard]] std::size_t bytes() const {
+        return chunks_.size() * (sizeof(std::uint32_t) << chunk_bits) + chunks_.capacity() * sizeof(chunks_[0]);
+    }
 
 private:
-    [[nodiscard]] std::size_t place(std::uint64_t hash) const {
-        return static_cast<std::size_t>((hash >> 32) * heads_.size() >> 32);
+    static constexpr unsigned chunk_bits = 10;
+    static constexpr std::uint32_t chunk_mask = (1U << chunk_bits) - 1;
+    [[nodiscard]] std::uint32_t& at(std::uint32_t bucket) { return chunks_[bucket >> chunk_bits][bucket & chunk_mask]; }
+    [[nodiscard]] std::uint32_t place(std::uint64_t hash) const {
+        const auto wide = static_cast<std::uint32_t>(hash) & (base_ * 2 - 1);
+        return wide < count_ ? wide : wide & (base_ - 1);
     }
-    std::vector<std::uint32_t> heads_ = std::vector<std::uint32_t>(256, 0);
+    std::uint32_t base_ = 1U << chunk_bits;   // a power of two, base_ <= count_ < 2 * base_
+    std::uint32_t count_ = 1U << chunk_bits;  // buckets there are
+    std::vector<std::unique_ptr<std::uint32_t[]>> chunks_ = first();
+    static std::vector<std::unique_ptr<std::uint32_t[]>> first() {
+        std::vector<std::unique_ptr<std::uint32_t[]>> out;
+        out.push_back(std::make_unique<std::uint32_t[]>(1U << chunk_bits));
+        return out;
+    }
 };
 
 }  // namespace fdspan
