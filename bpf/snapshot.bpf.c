@@ -55,6 +55,18 @@ struct {
 
 struct fdspan_process_row process_row;
 
+/*
+ * What the walks over the tasks found out. Before 6.7 an iterator over one process judged each thread by the one before it
+ * when it left out those with their leader's table (kernel/bpf/task_iter.c, task_group_seq_get_next); the fix came with the
+ * same release as struct bpf_iter_task.
+ */
+__u32 threads_seen; /* tasks that are not their process's leader */
+__u32 threads_misjudged;
+
+struct bpf_iter_task___since_6_7 {
+	__u64 __opaque[3];
+} __attribute__((preserve_access_index));
+
 /* Pids (of processes, in the reader's namespace) that a filtered read is about. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -530,8 +542,8 @@ __noinline int fdspan_fill_place(__u64 dentry, __u64 mnt)
 }
 
 /*
- * What overlayfs maps is a file of its layer; struct backing_file says whose it is: since 6.8 by user_path, in 6.5 to 6.7
- * and before there was one by its own f_path. The mapping is shown as the file above.
+ * What overlayfs maps is a file of its layer. Until 6.7 its f_path is that of the file above, since then struct backing_file
+ * has that in user_path. The mapping is shown as the file above.
  */
 struct backing_file___user {
 	struct path user_path;
@@ -764,11 +776,8 @@ int fdspan_task_vma(struct bpf_iter__task_vma *ctx)
 	/* Threads share their leader's memory; one without leader speaks for all. */
 	if (task != leader && FDSPAN_GET(struct task_struct, leader, mm))
 		return 0;
-	__u64 inode = FDSPAN_FOLLOW(own, struct file, file, f_inode);
 	bool backing = fdspan_backing(file);
 
-	if (iteration.deleted_only && !backing && FDSPAN_GET(struct inode, inode, i_nlink))
-		return 0;
 	if (!fdspan_begin_row(task, FDSPAN_ROW_MEM))
 		return 0;
 	__u64 flags = vma->vm_flags;
@@ -783,8 +792,15 @@ int fdspan_task_vma(struct bpf_iter__task_vma *ctx)
 		if (!fdspan_fill_place(dentry, FDSPAN_FOLLOW(own, struct backing_file___user, file, user_path.mnt)))
 			return 0;
 	} else {
+		__u64 dentry = FDSPAN_FOLLOW(own, struct file, file, f_path.dentry);
+
 		row->mnt_id = FDSPAN_GET(struct mount, fdspan_mount_of(FDSPAN_FOLLOW(own, struct file, file, f_path.mnt)),
 					 mnt_id);
+		/* Not f_inode: before 6.5 what overlayfs maps has the path above and the inode below. */
+		__u64 inode = FDSPAN_FOLLOW(own, struct dentry, dentry, d_inode);
+
+		if (iteration.deleted_only && FDSPAN_GET(struct inode, inode, i_nlink))
+			return 0;
 		fdspan_fill_inode(inode);
 		fdspan_fill_path(own, held, file);
 	}
@@ -877,6 +893,8 @@ int fdspan_task(struct bpf_iter__task *ctx)
 		fdspan_fill_comm(own, task);
 		bpf_seq_write(seq, process, sizeof(*process));
 	} else {
+		threads_seen++;
+		threads_misjudged = !bpf_core_type_exists(struct bpf_iter_task___since_6_7);
 		/* What a thread shares with a leader that is alive is the leader's. */
 		if (FDSPAN_GET(struct task_struct, leader, mm))
 			kinds &= ~(1U << FDSPAN_ROW_EXE);

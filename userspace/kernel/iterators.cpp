@@ -675,7 +675,10 @@ Result<Snapshot> IteratorReader::read(const SnapshotRequest& request, bool censu
         }
         const bool nobody = !asked.pids.empty() && asked.pids.back() <= 0;
         if (!nobody) {
+            state.skeleton->bss->threads_seen = 0;
             Result<void> done = state.walk(programs.fdspan_task, state.tasks, singly, take);
+            // Their threads can't be told apart by the walk over one process on this kernel: pick them out of all.
+            if (state.skeleton->bss->threads_seen > 0 && state.skeleton->bss->threads_misjudged != 0) singly.clear();
             if (done && asked.wants(RefKind::fd)) done = state.walk(programs.fdspan_task_file, state.files, singly, take);
             if (done && asked.wants(RefKind::mem)) done = state.walk(programs.fdspan_task_vma, state.mappings, singly, take);
             iteration.kinds = 0;
