@@ -158,6 +158,19 @@ TEST_CASE("a close stamped right before the snapshot began is believed") {
     CHECK(pair.rows() == Lines{"10/3 /a @2500"});
 }
 
+TEST_CASE("a row without an id does not bring back what was closed since the snapshot began") {
+    Pair pair;
+    pair.silently(Rows(1000, 1100).process(10, early, {{3, "/a"}}));
+    pair.now_ns = 2050;
+    pair.close(10, 3, 71, true);
+    const Rows rows = Rows(2000, 2100).process(10, early, {{3, "/a"}});
+    CHECK(pair.look(rows).equal());
+    pair.meet(rows);
+    CHECK(pair.rows() == Lines{});
+    pair.meet(Rows(2060, 2100).process(10, early, {{3, "/a"}}));
+    CHECK(pair.rows() == Lines{"10/3 /a @2000..2100"});
+}
+
 TEST_CASE("a process that ended while the snapshot was read does not come back") {
     Pair pair;
     pair.silently(Rows(1000, 1100).process(10, early, {{3, "/a", 71}}).process(20, early, {{3, "/a", 71}}));
@@ -453,6 +466,34 @@ TEST_CASE("after a loss, ends that are only implied are bounded until a snapshot
         pair.exit(10, 10, true, true);
         CHECK(pair.take() == Lines{"closed 10/3 /a @2201 +2151", "closed 10/4 /b @2201 +800", "exit 10 @2201 code 256"});
     }
+}
+
+TEST_CASE("a descriptor that a snapshot found takes no more than one that was seen opening") {
+    constexpr int processes = 20;
+    constexpr int each = 10'000;
+    Rows rows(2'000'000'000'000, 2'001'000'000'000);
+    std::uint64_t id = 0;
+    for (int p = 0; p < processes; ++p) {
+        std::vector<Row> of_one;
+        const Interval started = Interval::exact(1'000'000'000'000 + static_cast<std::uint64_t>(p));
+        for (int fd = 0; fd < each; ++fd) {
+            ++id;
+            // Each row has its own time of reading.
+            const std::uint64_t read_ns = 2'000'000'000'000 + id * 1000;
+            of_one.push_back({fd, "/srv/data/" + std::to_string(id % 64) + "/some-file-" + std::to_string(1'000'000 + id) + ".log", id,
+                              Interval::bounded(started.earliest_ns, read_ns), Interval::bounded(0, read_ns)});
+        }
+        rows.process(100 + p, started, of_one);
+    }
+    Pair pair;
+    pair.silently(rows);
+    const double bytes = static_cast<double>(pair.index.index_bytes()) / (processes * each);
+    WARN("index bytes per descriptor from a snapshot: " << bytes);
+    CHECK(bytes <= 128.0);
+    pair.index.lookup(105, 0, 77, [](const IndexRow& row) {
+        CHECK(row.reference.opened == Interval::bounded(1'000'000'000'005, 2'000'050'078'000));
+        CHECK(row.reference.description_opened == Interval::bounded(0, 2'000'050'078'000));
+    });
 }
 
 TEST_CASE("verify tells what differs and changes nothing") {
