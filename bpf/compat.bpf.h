@@ -19,10 +19,12 @@ extern void *bpf_rdonly_cast(void *obj, __u32 btf_id) __ksym __weak;
 #define FDSPAN_READ(type, pointer, field)                                                                              \
 	({                                                                                                             \
 		typeof(((type *)0)->field) __value;                                                                    \
+		/* Evaluated first: what stands inside BPF_CORE_READ is relocated too, be it our own struct. */        \
+		type *__object = (type *)(pointer);                                                                    \
 		if (fdspan_have_rdonly_cast)                                                                           \
-			__value = FDSPAN_CAST(type, pointer)->field;                                                   \
+			__value = FDSPAN_CAST(type, __object)->field;                                                  \
 		else                                                                                                   \
-			__value = BPF_CORE_READ((type *)(pointer), field);                                             \
+			__value = BPF_CORE_READ(__object, field);                                                      \
 		__value;                                                                                               \
 	})
 
@@ -74,6 +76,19 @@ static __always_inline long long fdspan_file_count(const struct file *file)
 #define FDSPAN_ARG2(saved) ((saved)->regs[1])
 #define FDSPAN_ARG3(saved) ((saved)->regs[2])
 #define FDSPAN_ARG4(saved) ((saved)->regs[3])
+#endif
+
+/* Arguments of a function in the registers at its entry, where a kprobe stands. */
+#if defined(__TARGET_ARCH_x86)
+#define FDSPAN_PARAMETER0(registers) ((registers)->di)
+#define FDSPAN_PARAMETER1(registers) ((registers)->si)
+#define FDSPAN_PARAMETER2(registers) ((registers)->dx)
+#define FDSPAN_PARAMETER3(registers) ((registers)->cx)
+#elif defined(__TARGET_ARCH_arm64)
+#define FDSPAN_PARAMETER0(registers) ((registers)->regs[0])
+#define FDSPAN_PARAMETER1(registers) ((registers)->regs[1])
+#define FDSPAN_PARAMETER2(registers) ((registers)->regs[2])
+#define FDSPAN_PARAMETER3(registers) ((registers)->regs[3])
 #endif
 
 #endif /* FDSPAN_COMPAT_BPF_H */

@@ -243,7 +243,7 @@ struct linux_binprm {
 
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
-	unsigned long r10, r9, r8, dx, si, di;
+	unsigned long r10, r9, r8, cx, dx, si, di;
 };
 #elif defined(__TARGET_ARCH_arm64)
 struct user_pt_regs {

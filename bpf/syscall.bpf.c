@@ -13,6 +13,7 @@
 #include "compat.bpf.h"
 #include "maps.bpf.h"
 #include "track.bpf.h"
+#include "tasks.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -214,6 +215,7 @@ struct fdspan_user_cmsghdr {
 struct fdspan_received {
 	__u64 at;
 	__u64 end;
+	__u16 how; /* FDSPAN_HOW_* */
 };
 
 static long fdspan_received_one(__u32 index, void *context)
@@ -224,41 +226,47 @@ static long fdspan_received_one(__u32 index, void *context)
 	if (received->at + sizeof(fd) > received->end || bpf_probe_read_user(&fd, sizeof(fd), (void *)received->at))
 		return 1;
 	received->at += sizeof(fd);
-	fdspan_opened(fd, FDSPAN_HOW_RECEIVED, true);
+	fdspan_opened(fd, received->how, true);
 	return 0;
 }
 
+/* 6.1 allows 512 bytes of stack for all frames together: one place here for the header and for what it says. */
 static long fdspan_received_cmsg(__u32 index, void *context)
 {
 	struct fdspan_received *control = context;
-	struct fdspan_user_cmsghdr header;
+	union {
+		struct fdspan_user_cmsghdr header;
+		struct fdspan_received fds;
+	} message;
+	__u64 at = control->at, length;
+	__u32 type;
 
-	if (control->at + sizeof(header) > control->end ||
-	    bpf_probe_read_user(&header, sizeof(header), (void *)control->at) || header.length < sizeof(header) ||
-	    header.length > control->end - control->at)
+	if (at + sizeof(message.header) > control->end ||
+	    bpf_probe_read_user(&message.header, sizeof(message.header), (void *)at))
 		return 1;
-	if (header.level == SOL_SOCKET && header.type == SCM_RIGHTS) {
-		struct fdspan_received fds = {.at = control->at + sizeof(header), .end = control->at + header.length};
-
-		bpf_loop(SCM_MAX_FD, fdspan_received_one, &fds, 0);
-	} else if (header.level == SOL_SOCKET && header.type == SCM_PIDFD) {
-		__s32 fd;
-
-		if (!bpf_probe_read_user(&fd, sizeof(fd), (void *)(control->at + sizeof(header))))
-			fdspan_opened(fd, FDSPAN_HOW_OPEN, true);
+	length = message.header.length;
+	if (length < sizeof(message.header) || length > control->end - at)
+		return 1;
+	type = message.header.level == SOL_SOCKET ? message.header.type : 0;
+	if (type == SCM_RIGHTS || type == SCM_PIDFD) {
+		message.fds.at = at + sizeof(message.header);
+		message.fds.end = at + length;
+		message.fds.how = type == SCM_RIGHTS ? FDSPAN_HOW_RECEIVED : FDSPAN_HOW_OPEN;
+		bpf_loop(type == SCM_RIGHTS ? SCM_MAX_FD : 1, fdspan_received_one, &message.fds, 0);
 	}
-	control->at += (header.length + 7) & ~7ULL;
+	control->at = at + ((length + 7) & ~7ULL);
 	return 0;
 }
 
 static __always_inline void fdspan_received_message(__u64 user_msghdr)
 {
-	struct fdspan_user_msghdr message;
+	__u64 control_of[2]; /* control, controllen */
 
-	if (bpf_probe_read_user(&message, sizeof(message), (void *)user_msghdr) ||
-	    message.controllen <= sizeof(struct fdspan_user_cmsghdr))
+	if (bpf_probe_read_user(control_of, sizeof(control_of),
+				(void *)(user_msghdr + __builtin_offsetof(struct fdspan_user_msghdr, control))) ||
+	    control_of[1] <= sizeof(struct fdspan_user_cmsghdr))
 		return;
-	struct fdspan_received control = {.at = message.control, .end = message.control + message.controllen};
+	struct fdspan_received control = {.at = control_of[0], .end = control_of[0] + control_of[1]};
 
 	if (bpf_loop(FDSPAN_MAX_CMSGS, fdspan_received_cmsg, &control, 0) == FDSPAN_MAX_CMSGS)
 		FDSPAN_COUNT(truncated);
@@ -373,31 +381,6 @@ int fdspan_enter_exec(struct trace_event_raw_sys_enter *ctx)
 {
 	FDSPAN_ENTER(ctx);
 	fdspan_exec_begins();
-	return 0;
-}
-
-SEC("tp_btf/sched_process_fork")
-int BPF_PROG(fdspan_fork, struct task_struct *parent, struct task_struct *child)
-{
-	FDSPAN_ENTER_UNCHECKED();
-	fdspan_forked(parent, child);
-	return 0;
-}
-
-SEC("tp_btf/sched_process_exec")
-int BPF_PROG(fdspan_exec, struct task_struct *task, int old_tid)
-{
-	FDSPAN_ENTER_UNCHECKED();
-	fdspan_execed(task, old_tid);
-	return 0;
-}
-
-/* Fires before the table is given back (kernel/exit.c, do_exit: exit_files comes later). */
-SEC("tp_btf/sched_process_exit")
-int BPF_PROG(fdspan_exit, struct task_struct *task)
-{
-	FDSPAN_ENTER_UNCHECKED();
-	fdspan_exiting(task);
 	return 0;
 }
 

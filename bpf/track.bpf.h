@@ -6,6 +6,14 @@
 #ifndef FDSPAN_TRACK_BPF_H
 #define FDSPAN_TRACK_BPF_H
 
+/*
+ * 1 when the backend's hooks see the last put of every description: then nothing else ends one. 0: it is taken to end with its
+ * last descriptor, if that is its only reference.
+ */
+#ifndef FDSPAN_SEES_LAST_PUT
+#define FDSPAN_SEES_LAST_PUT 0
+#endif
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4096);
@@ -15,6 +23,7 @@ struct {
 struct fdspan_pending {
 	__u64 table;
 	__u64 entered_ns;
+	__u64 committed; /* exec only: it can't fail any more */
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -280,9 +289,12 @@ FDSPAN_OPENED_CLASS(short, 160, 32)
 FDSPAN_OPENED_CLASS(middle, 768, 256)
 FDSPAN_OPENED_CLASS(long, 4352, 256)
 
+/* Of a descriptor: set, not set, or as the table says. */
+enum fdspan_cloexec { FDSPAN_CLOEXEC_NO, FDSPAN_CLOEXEC_YES, FDSPAN_CLOEXEC_LOOK };
+
 static __always_inline void fdspan_send_opened(struct fdspan_settings *with, struct files_struct *files, __s32 fd,
-					       __u64 file, __u16 how, __u64 id, __u64 earliest_ns, __u64 latest_ns,
-					       __u64 now_ns)
+					       __u64 file, __u16 how, enum fdspan_cloexec cloexec_from, __u64 id,
+					       __u64 earliest_ns, __u64 latest_ns, __u64 now_ns)
 {
 	__u64 inode = fdspan_inode(file);
 	__u64 dentry = (__u64)FDSPAN_READ(struct file, file, f_path.dentry);
@@ -302,8 +314,12 @@ static __always_inline void fdspan_send_opened(struct fdspan_settings *with, str
 	head.nlink = FDSPAN_READ(struct inode, inode, i_nlink);
 	head.fs_magic = FDSPAN_READ(struct super_block, sb, s_magic);
 	head.how = how;
-	bpf_probe_read_kernel(&cloexec, sizeof(cloexec), fdt->close_on_exec + (__u32)fd / FDSPAN_WORD_BITS);
-	head.cloexec = cloexec >> ((__u32)fd % FDSPAN_WORD_BITS) & 1;
+	if (cloexec_from == FDSPAN_CLOEXEC_LOOK) {
+		bpf_probe_read_kernel(&cloexec, sizeof(cloexec), fdt->close_on_exec + (__u32)fd / FDSPAN_WORD_BITS);
+		head.cloexec = cloexec >> ((__u32)fd % FDSPAN_WORD_BITS) & 1;
+	} else {
+		head.cloexec = cloexec_from;
+	}
 	/* include/linux/dcache.h, d_unhashed */
 	if (!FDSPAN_READ(struct dentry, dentry, d_hash.pprev))
 		head.path_flags |= FDSPAN_PATH_UNLINKED;
@@ -338,30 +354,13 @@ static __always_inline void fdspan_send_opened(struct fdspan_settings *with, str
 
 /* ---- a descriptor's span begins ---- */
 
-/*
- * `fd` of the current task's table is a new descriptor. `doubtful`: the number was read from the caller's memory, where
- * another thread may have changed it: a descriptor that already has evidence keeps it.
- */
-static __always_inline void fdspan_opened(__s32 fd, __u16 how, bool doubtful)
+/* Descriptor (files, fd) of `file` begins now; with FDSPAN_HOW_OPEN so does its description. */
+static __always_inline void fdspan_begins(struct fdspan_settings *with, struct files_struct *files, __s32 fd, __u64 file,
+					  __u64 inode, __u16 how, enum fdspan_cloexec cloexec, __u64 now)
 {
-	struct files_struct *files = ((struct task_struct *)bpf_get_current_task_btf())->files;
 	__u64 table = (__u64)files;
-	__u64 file = fdspan_slot(files, fd);
-	struct fdspan_settings *with = fdspan_settings_get();
-	__u64 now = bpf_ktime_get_boot_ns();
 	__u64 id = 0, earliest = 0, latest = 0;
 
-	if (!file || !with)
-		return;
-	__u64 inode = fdspan_inode(file);
-
-	if (doubtful) {
-		struct fdspan_times times = {};
-
-		fdspan_join(table, fd, file, inode, true, &times);
-		if (times.opened_latest_ns)
-			return;
-	}
 	if (how == FDSPAN_HOW_OPEN) {
 		struct fdspan_description begun = {
 			.opened_earliest_ns = now,
@@ -387,12 +386,40 @@ static __always_inline void fdspan_opened(__s32 fd, __u16 how, bool doubtful)
 			id = shared->id;
 			earliest = shared->opened_earliest_ns;
 			latest = shared->opened_latest_ns;
+			/* Back in its first slot, which close-on-exec had emptied: it is not the first descriptor. */
+			if (shared->table == table && shared->fd == fd)
+				shared->table = 0;
 		} else {
 			id = fdspan_hide(with, file);
 		}
 	}
 	if (with->emit)
-		fdspan_send_opened(with, files, fd, file, how, id, earliest, latest, now);
+		fdspan_send_opened(with, files, fd, file, how, cloexec, id, earliest, latest, now);
+}
+
+/*
+ * `fd` of the current task's table is a new descriptor. `doubtful`: the number was read from the caller's memory, where
+ * another thread may have changed it: a descriptor that already has evidence keeps it.
+ */
+static __always_inline void fdspan_opened(__s32 fd, __u16 how, bool doubtful)
+{
+	struct files_struct *files = ((struct task_struct *)bpf_get_current_task_btf())->files;
+	__u64 file = fdspan_slot(files, fd);
+	struct fdspan_settings *with = fdspan_settings_get();
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	if (!file || !with)
+		return;
+	__u64 inode = fdspan_inode(file);
+
+	if (doubtful) {
+		struct fdspan_times times = {};
+
+		fdspan_join((__u64)files, fd, file, inode, true, &times);
+		if (times.opened_latest_ns)
+			return;
+	}
+	fdspan_begins(with, files, fd, file, inode, how, FDSPAN_CLOEXEC_LOOK, now);
 }
 
 /* ---- a descriptor's span ends ---- */
@@ -408,7 +435,7 @@ static __always_inline void fdspan_slot_ends(__u64 table, __s32 fd, __u64 file, 
 	__u64 inode = fdspan_inode(file);
 	struct fdspan_description *description = bpf_map_lookup_elem(&descriptions, &file);
 	struct fdspan_settings *with = fdspan_settings_get();
-	bool last = fdspan_file_count((const struct file *)file) <= 1;
+	bool last = !FDSPAN_SEES_LAST_PUT && fdspan_file_count((const struct file *)file) <= 1;
 	bool first = false;
 	__u64 id = 0, earliest = 0, latest = 0;
 
@@ -504,14 +531,14 @@ static long fdspan_range_word(__u32 index, void *context)
 static __always_inline void fdspan_closing_range(struct files_struct *files, __u32 first, __u32 last,
 						 enum fdspan_news news)
 {
-	struct fdtable *fdt = files->fdt;
+	__u64 fdt = (__u64)FDSPAN_READ(struct files_struct, files, fdt);
 	struct fdspan_range range = {
 		.table = (__u64)files,
-		.fds = (__u64)fdt->fd,
-		.open_fds = (__u64)fdt->open_fds,
+		.fds = (__u64)FDSPAN_READ(struct fdtable, fdt, fd),
+		.open_fds = (__u64)FDSPAN_READ(struct fdtable, fdt, open_fds),
 		.now = bpf_ktime_get_boot_ns(),
 		.word = first / FDSPAN_WORD_BITS,
-		.words = fdt->max_fds / FDSPAN_WORD_BITS,
+		.words = FDSPAN_READ(struct fdtable, fdt, max_fds) / FDSPAN_WORD_BITS,
 		.first = first,
 		.last = last,
 		.news = news,
@@ -639,6 +666,7 @@ static long fdspan_forget_chunk(__u32 index, void *context)
 	return 0;
 }
 
+/* `files` may be a number to the verifier. */
 static __always_inline void fdspan_table_dies(struct files_struct *files)
 {
 	__u64 table = (__u64)files;
@@ -649,8 +677,9 @@ static __always_inline void fdspan_table_dies(struct files_struct *files)
 	if (!known)
 		return;
 	if (known->flags & FDSPAN_TABLE_LARGE) {
-		struct fdspan_fill fill = {.table = table,
-					   .chunks = (files->fdt->max_fds + FDSPAN_CHUNK_FDS - 1) / FDSPAN_CHUNK_FDS};
+		__u64 fdt = (__u64)FDSPAN_READ(struct files_struct, files, fdt);
+		__u32 max_fds = FDSPAN_READ(struct fdtable, fdt, max_fds);
+		struct fdspan_fill fill = {.table = table, .chunks = (max_fds + FDSPAN_CHUNK_FDS - 1) / FDSPAN_CHUNK_FDS};
 
 		bpf_loop(FDSPAN_MAX_CHUNKS, fdspan_forget_chunk, &fill, 0);
 	}
@@ -731,6 +760,19 @@ static __always_inline void fdspan_table_changed(bool succeeded)
 static __always_inline void fdspan_exec_begins(void)
 {
 	fdspan_remember_table(fdspan_pending_key(true));
+}
+
+/* From here on the process is killed if the exec fails; a shared table is copied later. */
+static __always_inline void fdspan_exec_commits(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u64 key = fdspan_pending_key(true);
+	struct fdspan_pending *before = bpf_map_lookup_elem(&pending, &key);
+	struct fdspan_pending commits = {.table = (__u64)task->files, .committed = 1};
+
+	if (before)
+		commits.entered_ns = before->entered_ns;
+	bpf_map_update_elem(&pending, &key, &commits, BPF_ANY);
 }
 
 /* After close-on-exec was done and a shared table was copied (fs/exec.c, begin_new_exec). */

@@ -10,6 +10,7 @@
 
 #include <memory>
 
+#include "api/backends.hpp"
 #include "base/clock.hpp"
 #include "base/unique_fd.hpp"
 
@@ -18,10 +19,6 @@ namespace {
 
 // bpffs refuses names with a dot (kernel/bpf/inode.c, bpf_lookup).
 constexpr const char* staging_directory = "/sys/fs/bpf/fdspan_staging";
-
-Backend backend_of(TrackingBackend backend) {
-    return backend == TrackingBackend::syscall ? Backend::syscall : Backend::trampoline;
-}
 
 Result<void> require_bpffs() {
     struct statfs info {};
@@ -95,15 +92,15 @@ Result<ArmReport> arm(const ArmOptions& options) {
     }
 
     TrackingOptions tracking_options;
-    tracking_options.backend =
-        options.backend == Backend::trampoline ? TrackingBackend::trampoline : TrackingBackend::syscall;
+    tracking_options.backend = tracking_backend_of(options.backend);
     tracking_options.max_descriptions = options.max_descriptions;
     tracking_options.max_descriptors = options.max_descriptors;
     tracking_options.max_tables = options.max_tables;
     tracking_options.ring_bytes = static_cast<std::uint32_t>(::sysconf(_SC_PAGESIZE));
     tracking_options.emit = false;
     tracking_options.paths = false;
-    auto tracking = Tracking::open(tracking_options);
+    auto tracking = options.backend == Backend::automatic ? Tracking::open_best(tracking_options, report.refused)
+                                                          : Tracking::open(tracking_options);
     if (!tracking) return tl::unexpected(tracking.error());
 
     auto staged = (*tracking)->pin(staging_directory);

@@ -28,6 +28,7 @@ struct ArmReport {
     std::uint64_t tracking_since_ns = 0;  // CLOCK_BOOTTIME
     std::uint64_t references = 0;    // open references that the census bounded
     std::vector<HookStatus> hooks;   // empty when already armed
+    std::vector<std::string> refused;  // why each better backend was not taken
 };
 
 struct ArmedState {

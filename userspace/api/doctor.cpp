@@ -28,7 +28,6 @@ namespace fdspan {
 namespace {
 
 constexpr std::size_t max_listed_unreadable = 10;
-constexpr bool has_trampoline_programs = false;
 
 // Numbers of include/uapi/linux/capability.h; the ones since 5.8 are missing from older headers.
 constexpr unsigned cap_dac_read_search = 2;
@@ -322,19 +321,17 @@ void Examination::require(BackendVerdict& verdict, std::string_view check_name) 
 
 void Examination::judge() {
     BackendVerdict trampoline{Backend::trampoline, true, {}, {}};
-    for (const char* name : {"btf", "fentry", "iterators"}) require(trampoline, name);
-    if (trampoline.works && !has_trampoline_programs) {
-        trampoline.works = false;
-        trampoline.lacks.emplace_back("the kernel would do, but this version of fdspan has no programs for it");
-    }
+    for (const char* name : {"btf", "fentry", "tp_btf", "iterators"}) require(trampoline, name);
+    BackendVerdict kprobe{Backend::kprobe, true, {}, {}};
+    for (const char* name : {"btf", "kprobes", "tp_btf", "iterators"}) require(kprobe, name);
     BackendVerdict syscall{Backend::syscall, true, {}, {}};
     for (const char* name : {"btf", "tracepoints", "tp_btf", "iterators"}) require(syscall, name);
     BackendVerdict procfs{Backend::procfs, true, {}, {}};
     require(procfs, "procfs");
-    for (const BackendVerdict* verdict : {&procfs, &syscall, &trampoline}) {
+    for (const BackendVerdict* verdict : {&procfs, &syscall, &kprobe, &trampoline}) {
         if (verdict->works) report.chosen = verdict->backend;
     }
-    report.backends = {std::move(trampoline), std::move(syscall), std::move(procfs)};
+    report.backends = {std::move(trampoline), std::move(kprobe), std::move(syscall), std::move(procfs)};
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "api/arm.hpp"
+#include "api/backends.hpp"
 #include "kernel/iterators.hpp"
 #include "kernel/tracking.hpp"
 
@@ -39,12 +40,11 @@ Result<SnapshotAnswer> take_snapshot(const SnapshotRequest& request, Backend bac
     }
     const bool armed = pinned && *pinned;
     if (forced) {
-        const auto wanted = backend == Backend::syscall ? TrackingBackend::syscall : TrackingBackend::trampoline;
         if (!armed) {
             return fail(ENOENT, "the backend " + std::string(to_string(backend)) +
                                     " has no times to show: no tracking is armed (run `fdspan arm`)");
         }
-        if (((*pinned)->backend() == TrackingBackend::syscall) != (wanted == TrackingBackend::syscall)) {
+        if ((*pinned)->backend() != tracking_backend_of(backend)) {
             return fail(EBUSY, "tracking is armed with another backend than " + std::string(to_string(backend)));
         }
     }
@@ -62,14 +62,17 @@ Result<SnapshotAnswer> take_snapshot(const SnapshotRequest& request, Backend bac
     SnapshotAnswer answer;
     answer.snapshot = std::move(*snapshot);
     answer.armed = armed;
-    answer.backend = !armed ? Backend::procfs
-                     : (*pinned)->backend() == TrackingBackend::syscall ? Backend::syscall
-                                                                        : Backend::trampoline;
+    answer.backend = armed ? backend_of((*pinned)->backend()) : Backend::procfs;
     answer.warnings = std::move(warnings);
     if (armed && request.wants(field_times)) {
         if (auto counters = (*pinned)->counters(); counters && counters->maps_overflowed()) {
             answer.lossy = true;
             answer.warnings.push_back(overflow_warning(*counters));
+        } else if (counters && counters->missed > 0) {
+            answer.lossy = true;
+            answer.warnings.push_back("the armed tracking missed " + std::to_string(counters->missed) +
+                                      " events, because its programs were preempted: some times may lack, few may be those of "
+                                      "what was open there before");
         }
     }
     return answer;

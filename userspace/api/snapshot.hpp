@@ -10,13 +10,14 @@
 
 namespace fdspan {
 
-enum class Backend : std::uint8_t { automatic, trampoline, syscall, procfs };
+enum class Backend : std::uint8_t { automatic, trampoline, syscall, procfs, kprobe };
 [[nodiscard]] constexpr std::string_view to_string(Backend backend) {
     switch (backend) {
         case Backend::automatic: return "auto";
         case Backend::trampoline: return "trampoline";
         case Backend::syscall: return "syscall";
         case Backend::procfs: return "procfs";
+        case Backend::kprobe: return "kprobe";
     }
     return "?";
 }

@@ -6,9 +6,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <set>
+#include <tuple>
 #include <unordered_set>
 
 #include "api/arm.hpp"
+#include "api/backends.hpp"
 #include "base/clock.hpp"
 #include "base/unique_fd.hpp"
 #include "decode/decode.hpp"
@@ -33,6 +36,9 @@ constexpr std::uint64_t completion_interval_ns = 50'000'000;
 constexpr std::size_t catch_up_records = 65536;
 constexpr int max_catch_up_rounds = 64;
 constexpr std::size_t max_examples = 20;
+// A machine never rests as a whole: only a difference that every round shows counts.
+constexpr int verify_rounds = 4;
+constexpr useconds_t verify_pause_us = 50'000;
 
 Result<void> set_timer(int timer, std::uint64_t after_ns, std::uint64_t every_ns) {
     const auto split = [](std::uint64_t ns) {
@@ -55,6 +61,7 @@ struct Tracker::State {
     TrackerOptions options;
     Backend backend = Backend::procfs;
     std::vector<std::string> warnings;
+    std::vector<std::string> refused;         // why each better backend than this one was not taken
     std::unordered_set<pid_t> pids;
     Index index;
     std::unique_ptr<Tracking> tracking;       // BPF backends only
@@ -69,7 +76,7 @@ struct Tracker::State {
     std::uint64_t next_reconcile_ns = 0;      // CLOCK_BOOTTIME; 0: never
     std::uint64_t next_completion_ns = 0;
 
-    Result<void> open_bpf(TrackingBackend kind);
+    Result<void> open_bpf(Backend wanted);
     Result<void> open_procfs();
     Result<void> open_poll();
     Result<void> watch_ring(bool on);
@@ -115,9 +122,9 @@ Result<Snapshot> Tracker::State::read_snapshot(const std::vector<pid_t>& only, b
     return reader ? reader->read(request, census) : read_procfs_snapshot(request);
 }
 
-Result<void> Tracker::State::open_bpf(TrackingBackend kind) {
+Result<void> Tracker::State::open_bpf(Backend wanted) {
     TrackingOptions tracking_options;
-    tracking_options.backend = kind;
+    tracking_options.backend = tracking_backend_of(wanted);
     tracking_options.ring_bytes = options.ring_bytes;
     tracking_options.max_descriptions = options.max_descriptions;
     tracking_options.max_descriptors = options.max_descriptors;
@@ -132,9 +139,10 @@ Result<void> Tracker::State::open_bpf(TrackingBackend kind) {
         if (!key) return tl::unexpected(key.error());
         tracking_options.pointer_key = std::move(*key);
     }
-    auto opened = Tracking::open(tracking_options);
+    auto opened = wanted == Backend::automatic ? Tracking::open_best(tracking_options, refused) : Tracking::open(tracking_options);
     if (!opened) return tl::unexpected(opened.error());
     tracking = std::move(*opened);
+    backend = backend_of(tracking->backend());
     sequence = SequenceTracker(true, tracking->tracking_since_ns());
 
     auto own_reader = IteratorReader::open(tracking->maps());
@@ -218,7 +226,11 @@ Result<void> Tracker::State::resync_with(Snapshot snapshot, const ReconcileOptio
             if (*taken < catch_up_records) break;
         }
     }
-    reconcile(index, snapshot, how, sink);
+    if (reconcile(index, snapshot, how, sink).uncertain) {
+        const std::uint64_t now = boottime_now_ns();
+        lossy_since_ns = now;
+        last_loss_ns = now;
+    }
     return {};
 }
 
@@ -318,12 +330,8 @@ Result<std::unique_ptr<Tracker>> Tracker::open(const TrackerOptions& options) {
     state->pids.insert(options.pids.begin(), options.pids.end());
 
     if (options.backend != Backend::procfs) {
-        const bool trampoline = options.backend == Backend::trampoline;
-        auto opened = state->open_bpf(trampoline ? TrackingBackend::trampoline : TrackingBackend::syscall);
-        if (opened) {
-            state->backend = trampoline ? Backend::trampoline : Backend::syscall;
-            return std::unique_ptr<Tracker>(new Tracker(std::move(state)));
-        }
+        auto opened = state->open_bpf(options.backend);
+        if (opened) return std::unique_ptr<Tracker>(new Tracker(std::move(state)));
         if (options.backend != Backend::automatic) return tl::unexpected(opened.error());
         auto fallback = std::make_unique<State>();
         fallback->options = options;
@@ -351,19 +359,54 @@ Result<std::size_t> Tracker::process(const Sink& sink, std::size_t max_events) {
 
 Result<void> Tracker::resync(const Sink& sink) { return state_->resync(sink); }
 
-Result<VerifyReport> Tracker::verify() {
-    auto snapshot = state_->read_snapshot({}, false);
-    if (!snapshot) return tl::unexpected(snapshot.error());
-    ReconcileOptions how;
-    how.pids = state_->options.pids;
-    const Verification found = fdspan::verify(state_->index, *snapshot, how);
+Result<VerifyReport> Tracker::verify(const Sink& sink) {
+    using Key = std::tuple<DifferenceKind, pid_t, pid_t, std::int32_t>;
+    const auto key_of = [](const Difference& d) { return Key{d.kind, d.pid, d.tid, d.fd}; };
+
+    // What the tracker would mend by itself in a moment.
+    for (int round = 0; state_->tracking && round < max_catch_up_rounds; ++round) {
+        if (auto done = state_->process_bpf(sink, catch_up_records); !done) return tl::unexpected(done.error());
+        if (state_->lossy_since_ns == 0 && state_->index.incomplete_count() == 0) break;
+        ::usleep(verify_pause_us);
+    }
+
     VerifyReport report;
-    report.references = found.compared;
-    report.phantoms = found.phantoms;
-    report.gaps = found.gaps;
-    report.differing = found.other_files + found.other_times;
-    for (const Difference& difference : found.differences) {
-        if (report.examples.size() == max_examples) break;
+    std::vector<Difference> lasting;
+    std::set<Key> suspects;
+    for (int round = 0; round < verify_rounds; ++round) {
+        if (round != 0) ::usleep(verify_pause_us);
+        for (int batch = 0; state_->tracking && batch < max_catch_up_rounds; ++batch) {
+            auto taken = state_->drain(sink, catch_up_records);
+            if (!taken) return tl::unexpected(taken.error());
+            if (*taken < catch_up_records) break;
+        }
+        auto snapshot = state_->read_snapshot({}, false);
+        if (!snapshot) return tl::unexpected(snapshot.error());
+        if (auto taken = state_->tracking ? state_->drain(sink, catch_up_records) : Result<std::size_t>(0); !taken) {
+            return tl::unexpected(taken.error());
+        }
+        ReconcileOptions how;
+        how.pids = state_->options.pids;
+        const Verification found = fdspan::verify(state_->index, *snapshot, how);
+        report.references = found.compared;
+        std::set<Key> seen;
+        lasting.clear();
+        for (const Difference& difference : found.differences) {
+            const Key key = key_of(difference);
+            if (round != 0 && !suspects.contains(key)) continue;
+            seen.insert(key);
+            lasting.push_back(difference);
+        }
+        suspects = std::move(seen);
+    }
+    for (const Difference& difference : lasting) {
+        switch (difference.kind) {
+            case DifferenceKind::phantom: ++report.phantoms; break;
+            case DifferenceKind::gap: ++report.gaps; break;
+            case DifferenceKind::other_file:
+            case DifferenceKind::other_time: ++report.differing; break;
+        }
+        if (report.examples.size() == max_examples) continue;
         report.examples.push_back(std::string(to_string(difference.kind)) + ": pid " + std::to_string(difference.pid) +
                                   " tid " + std::to_string(difference.tid) + " fd " + std::to_string(difference.fd) +
                                   " index '" + difference.index_path + "' snapshot '" + difference.snapshot_path + "'");
@@ -379,5 +422,6 @@ Result<VerifyReport> Tracker::verify() {
 
 const Index& Tracker::index() const { return state_->index; }
 const std::vector<std::string>& Tracker::warnings() const { return state_->warnings; }
+const std::vector<std::string>& Tracker::refused() const { return state_->refused; }
 
 }  // namespace fdspan

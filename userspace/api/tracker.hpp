@@ -60,11 +60,13 @@ public:
     // Reads a snapshot now and makes the index equal to it.
     Result<void> resync(const Sink& sink);
 
-    // Call it when nothing happens: what changes during the call may count as a difference. Changes nothing.
-    Result<VerifyReport> verify();
+    // Takes what the ring holds, then compares; a difference counts when several rounds show it. Takes some 0.2 s.
+    Result<VerifyReport> verify(const Sink& sink);
 
     [[nodiscard]] const Index& index() const;
     [[nodiscard]] const std::vector<std::string>& warnings() const;
+    // automatic only: why each better backend than backend() was not taken. Not a fault; for those who ask.
+    [[nodiscard]] const std::vector<std::string>& refused() const;
 
 private:
     struct State;

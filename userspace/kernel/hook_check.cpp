@@ -1,9 +1,15 @@
 #include "kernel/hook_check.hpp"
 
+#include <fcntl.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
+#include <system_error>
+#include <thread>
+
+#include "base/unique_fd.hpp"
 
 namespace fdspan {
 namespace {
@@ -69,7 +75,59 @@ constexpr HarmlessCall harmless_calls[] = {
     {"open_tree_attr", 467, {bad, 0, bad, 0, 0}},
 };
 
+UniqueFd open_root() { return UniqueFd(::open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC)); }
+
+bool make_install() { return open_root().valid(); }
+
+bool make_dup() {
+    const UniqueFd first = open_root();
+    return first.valid() && UniqueFd(::fcntl(first.get(), F_DUPFD_CLOEXEC, 0)).valid();
+}
+
+bool make_dup3() {
+    const UniqueFd first = open_root();
+    const UniqueFd second = open_root();
+    return first.valid() && second.valid() && ::dup3(first.get(), second.get(), O_CLOEXEC) >= 0;
+}
+
+bool make_close() {
+    UniqueFd file = open_root();
+    return file.valid() && ::close(file.release()) == 0;
+}
+
+bool make_close_range() {
+    UniqueFd file = open_root();
+    if (!file.valid()) return false;
+    const int fd = file.release();
+    constexpr long close_range_number = 436;
+    if (::syscall(close_range_number, fd, fd, 0) == 0) return true;
+    ::close(fd);
+    return false;
+}
+
+// In a thread, which gets a table of its own and takes it along as it ends.
+bool make_unshare() {
+    bool done = false;
+    try {
+        std::thread([&done] { done = ::unshare(CLONE_FILES) == 0; }).join();
+    } catch (const std::system_error&) {
+        return false;  // no thread to be had
+    }
+    return done;
+}
+
+const FunctionEvent events[] = {
+    {"open(2)", make_install, {"fdspan_at_fd_install"}},
+    {"fcntl(F_DUPFD)", make_dup, {"fdspan_at_fd_install"}},
+    {"dup3(2)", make_dup3, {"fdspan_at_do_dup2"}},
+    {"close(2)", make_close, {"fdspan_at_closing", "fdspan_at_last_put"}},
+    {"close_range(2)", make_close_range, {"fdspan_at_closing", "fdspan_at_last_put"}},
+    {"unshare(CLONE_FILES)", make_unshare, {"fdspan_at_table_copied", "fdspan_at_table_left"}},
+};
+
 }  // namespace
+
+std::span<const FunctionEvent> function_events() { return events; }
 
 bool make_syscall_happen(std::string_view name) {
     for (const HarmlessCall& call : harmless_calls) {

@@ -15,65 +15,12 @@
 #include "base/clock.hpp"
 #include "kernel/bpf_object.hpp"
 #include "kernel/hook_check.hpp"
+#include "kernel/hooks.hpp"
 #include "kernel/permutation.hpp"
-#include "syscall.skel.h"
 #include "wire.h"
 
 namespace fdspan {
 namespace {
-
-// Which program hangs on which events. Syscalls that a kernel or an architecture does not have are left out at attach.
-struct SyscallHooks {
-    const char* program;
-    bool at_entry;
-    std::initializer_list<const char*> syscalls;
-};
-
-const SyscallHooks syscall_hooks[] = {
-    {"fdspan_exit_open", false,
-     {"open", "openat", "openat2", "creat", "open_by_handle_at", "socket", "accept", "accept4", "epoll_create",
-      "epoll_create1", "eventfd", "eventfd2", "timerfd_create", "inotify_init", "inotify_init1", "fanotify_init",
-      "memfd_create", "memfd_secret", "pidfd_open", "perf_event_open", "userfaultfd", "io_uring_setup", "mq_open",
-      "open_tree", "open_tree_attr", "fsopen", "fsmount", "fspick"}},
-    {"fdspan_exit_dup", false, {"dup"}},
-    {"fdspan_exit_dup2", false, {"dup2", "dup3"}},
-    {"fdspan_exit_pidfd_getfd", false, {"pidfd_getfd"}},
-    {"fdspan_exit_fcntl", false, {"fcntl"}},
-    {"fdspan_exit_signalfd", false, {"signalfd", "signalfd4"}},
-    {"fdspan_exit_landlock", false, {"landlock_create_ruleset"}},
-    {"fdspan_exit_seccomp", false, {"seccomp"}},
-    {"fdspan_exit_bpf", false, {"bpf"}},
-    {"fdspan_exit_pipe", false, {"pipe", "pipe2"}},
-    {"fdspan_exit_socketpair", false, {"socketpair"}},
-    {"fdspan_exit_clone", false, {"clone"}},
-    {"fdspan_exit_clone3", false, {"clone3"}},
-    {"fdspan_exit_recvmsg", false, {"recvmsg"}},
-    {"fdspan_exit_recvmmsg", false, {"recvmmsg"}},
-    {"fdspan_enter_close", true, {"close"}},
-    {"fdspan_enter_dup2", true, {"dup2", "dup3"}},
-    {"fdspan_enter_close_range", true, {"close_range"}},
-    {"fdspan_enter_unshare", true, {"unshare"}},
-    {"fdspan_exit_unshare", false, {"unshare", "close_range"}},
-    {"fdspan_enter_exec", true, {"execve", "execveat"}},
-};
-
-// tp_btf programs: the event, and the number of its arguments where a program fits only one form of it (-1: any).
-struct BtfHook {
-    const char* program;
-    const char* event;
-    int arguments;
-    bool required;
-};
-
-constexpr BtfHook btf_hooks[] = {
-    {"fdspan_fork", "sched_process_fork", -1, true},
-    {"fdspan_exec", "sched_process_exec", -1, true},
-    {"fdspan_exit", "sched_process_exit", -1, true},
-    {"fdspan_uring_submit", "io_uring_submit_req", -1, false},
-    {"fdspan_uring_submit_sqe", "io_uring_submit_sqe", -1, false},
-    {"fdspan_uring_complete", "io_uring_complete", 3, false},
-    {"fdspan_uring_complete_res", "io_uring_complete", 7, false},
-};
 
 constexpr std::uint64_t watermark_share = 4;  // wake the reader when the ring is filled to one part in four
 
@@ -125,6 +72,44 @@ Result<TrackingCounters> read_counters(int map) {
     return sum;
 }
 
+// Calls that a program missed because it was running on that CPU already (a fentry program can be preempted).
+std::uint64_t missed_by_program(int program) {
+    bpf_prog_info info{};
+    std::uint32_t info_bytes = sizeof(info);
+    return bpf_obj_get_info_by_fd(program, &info, &info_bytes) == 0 ? info.recursion_misses : 0;
+}
+
+std::uint64_t missed_by_link(int link) {
+    bpf_link_info info{};
+    std::uint32_t info_bytes = sizeof(info);
+    if (bpf_obj_get_info_by_fd(link, &info, &info_bytes) != 0) return 0;
+    const UniqueFd program(bpf_prog_get_fd_by_id(info.prog_id));
+    return program.valid() ? missed_by_program(program.get()) : 0;
+}
+
+// Whether this kernel attaches a fentry program, with the smallest one: the real ones take longer to be refused.
+Result<void> try_trampoline(const btf& types) {
+    const int id = btf__find_by_name_kind(&types, "fd_install", BTF_KIND_FUNC);
+    if (id < 0) return fail(ENOENT, "this kernel has no function fd_install");
+    const bpf_insn instructions[] = {
+        {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .src_reg = 0, .off = 0, .imm = 0},
+        {.code = BPF_JMP | BPF_EXIT, .dst_reg = 0, .src_reg = 0, .off = 0, .imm = 0},
+    };
+    LIBBPF_OPTS(bpf_prog_load_opts, load, .expected_attach_type = BPF_TRACE_FENTRY,
+                .attach_btf_id = static_cast<__u32>(id));
+    const UniqueFd program(
+        bpf_prog_load(BPF_PROG_TYPE_TRACING, "fdspan_try", "GPL", instructions, std::size(instructions), &load));
+    if (!program.valid()) return fail_errno(errno, "load a BPF trampoline program");
+    const UniqueFd link(bpf_raw_tracepoint_open(nullptr, program.get()));
+    if (!link.valid()) return fail_errno(errno, "attach a BPF trampoline");
+    return {};
+}
+
+Result<void> try_kprobe() {
+    if (::access("/sys/bus/event_source/devices/kprobe", F_OK) == 0) return {};
+    return fail(ENOENT, "this kernel has no kprobes (CONFIG_KPROBE_EVENTS)");
+}
+
 constexpr const char* pinned_maps[] = {"descriptions", "descriptors", "tables", "table_chunks", "settings", "counters"};
 
 }  // namespace
@@ -143,6 +128,7 @@ struct Tracking::State {
     };
 
     TrackingOptions options;
+    const BackendHooks* backend = nullptr;
     BpfObject object;
     std::vector<BpfLink> links;
     std::vector<std::string> link_names;
@@ -151,13 +137,26 @@ struct Tracking::State {
     std::unique_ptr<ring_buffer, RingDeleter> ring;
     TimeMaps maps;
     int hook_seen = -1;
+    // The function hooks as they were chosen for this kernel; a hook's place in `hooks` is its attach cookie.
+    struct ChosenFunction {
+        const char* role;       // the program's name in the table
+        bpf_program* program;
+        std::string function;
+        std::size_t hook = 0;
+    };
+    std::vector<ChosenFunction> functions;
     const TakeRecord* take = nullptr;
 
     Result<void> load();
     Result<void> start();
     Result<void> attach_syscalls();
-    Result<void> attach_btf(const btf& types);
+    Result<void> attach_tracepoints(const btf& types);
+    Result<void> attach_functions();
+    Result<void> choose_programs(const btf& types);
     Result<void> check_hooks();
+    Result<void> check_syscalls();
+    Result<void> check_functions();
+    void add_link(BpfLink link, std::string name, HookStatus status);
     Result<void> size_map(const char* name, std::uint32_t entries);
     Result<int> map_fd(const char* name);
 };
@@ -181,9 +180,13 @@ Result<void> Tracking::State::load() {
     auto types = load_kernel_btf();
     if (!types) return tl::unexpected(types.error());
 
+    backend = &hooks_of(options.backend);
+    if (!backend->functions.empty()) {
+        if (auto done = backend->as_kprobes ? try_kprobe() : try_trampoline(**types); !done) return done;
+    }
     std::size_t bytes = 0;
-    const void* const elf = fdspan_syscall_bpf::elf_bytes(&bytes);
-    auto opened = open_bpf_object(elf, bytes, "fdspan_syscall");
+    const void* const elf = backend->elf_bytes(&bytes);
+    auto opened = open_bpf_object(elf, bytes, backend->object_name);
     if (!opened) return tl::unexpected(opened.error());
     object = std::move(*opened);
 
@@ -195,22 +198,13 @@ Result<void> Tracking::State::load() {
                                         {"ring", options.ring_bytes}}) {
         if (auto done = size_map(name, entries); !done) return done;
     }
-    for (const BtfHook& hook : btf_hooks) {
-        const int arguments = btf_tracepoint_arguments(**types, hook.event);
-        const bool fits = arguments >= 0 && (hook.arguments < 0 || hook.arguments == arguments);
-        bpf_program* const program = bpf_object__find_program_by_name(object.get(), hook.program);
-        if (program == nullptr) return fail(ENOENT, std::string("BPF object without the program ") + hook.program);
-        bpf_program__set_autoload(program, fits);
-        if (!fits && hook.required) {
-            return fail(ENOENT, std::string("this kernel has no tracepoint sched:") + hook.event);
-        }
-    }
+    if (auto done = choose_programs(**types); !done) return done;
     // Programs are attached one by one below, with a status each.
     if (const int code = bpf_object__load(object.get()); code != 0) {
         if (code == -EPERM) {
             return fail(EPERM, "loading BPF programs is not permitted (needs CAP_BPF and CAP_PERFMON, and no lockdown)");
         }
-        return fail_errno(-code, "load the syscall tracing programs");
+        return fail_errno(-code, "load the programs of the backend " + std::string(to_string(options.backend)));
     }
 
     for (const auto& [name, target] : {std::pair<const char*, int*>{"descriptions", &maps.descriptions},
@@ -237,7 +231,7 @@ Result<void> Tracking::State::start() {
         return done;
     }
     settings.data->version = FDSPAN_MAPS_VERSION;
-    settings.data->backend = FDSPAN_BACKEND_SYSCALL;
+    settings.data->backend = backend->wire_backend;
     settings.data->emit = options.emit ? 1 : 0;
     settings.data->paths = options.paths ? 1 : 0;
     settings.data->watermark_bytes = options.ring_bytes / watermark_share;
@@ -254,15 +248,68 @@ Result<void> Tracking::State::start() {
     }
     auto types = load_kernel_btf();
     if (!types) return tl::unexpected(types.error());
-    if (auto done = attach_btf(**types); !done) return done;
+    if (auto done = attach_tracepoints(**types); !done) return done;
+    if (auto done = attach_functions(); !done) return done;
     if (auto done = attach_syscalls(); !done) return done;
     if (auto done = check_hooks(); !done) return done;
     settings.data->tracking_since_ns = boottime_now_ns();
     return {};
 }
 
-Result<void> Tracking::State::attach_btf(const btf& types) {
-    for (const BtfHook& hook : btf_hooks) {
+// What of the object this kernel gets: by what its BTF says exists.
+Result<void> Tracking::State::choose_programs(const btf& types) {
+    bpf_program* program = nullptr;
+    bpf_object__for_each_program(program, object.get()) bpf_program__set_autoload(program, false);
+    const auto take = [this](const std::string& name) -> Result<bpf_program*> {
+        bpf_program* const found = bpf_object__find_program_by_name(object.get(), name.c_str());
+        if (found == nullptr) return fail(ENOENT, "BPF object without the program " + name);
+        bpf_program__set_autoload(found, true);
+        return found;
+    };
+    for (const SyscallHooks& group : backend->syscalls) {
+        if (auto taken = take(group.program); !taken) return tl::unexpected(taken.error());
+    }
+    for (const TracepointHook& hook : backend->tracepoints) {
+        const int arguments = btf_tracepoint_arguments(types, hook.event);
+        if (arguments >= 0 && (hook.arguments < 0 || hook.arguments == arguments)) {
+            if (auto taken = take(hook.program); !taken) return tl::unexpected(taken.error());
+        } else if (hook.required) {
+            return fail(ENOENT, std::string("this kernel has no tracepoint sched:") + hook.event);
+        }
+    }
+    for (const FunctionHook& hook : backend->functions) {
+        const char* chosen = nullptr;
+        for (const char* const function : hook.functions) {
+            if (chosen == nullptr && btf_has_function(types, function)) chosen = function;
+        }
+        if (chosen == nullptr) {
+            HookStatus status;
+            status.name = *hook.functions.begin();
+            if (hook.required) return fail(ENOENT, "this kernel has no function " + status.name);
+            hooks.push_back(std::move(status));
+            continue;
+        }
+        auto taken = take(std::string(hook.program) + (backend->as_kprobes ? "_kprobe" : ""));
+        if (!taken) return tl::unexpected(taken.error());
+        if (!backend->as_kprobes) {
+            if (const int code = bpf_program__set_attach_target(*taken, 0, chosen); code != 0) {
+                return fail_errno(-code, std::string("aim at the function ") + chosen);
+            }
+        }
+        functions.push_back({hook.program, *taken, chosen});
+    }
+    return {};
+}
+
+void Tracking::State::add_link(BpfLink link, std::string name, HookStatus status) {
+    status.attached = true;
+    links.push_back(std::move(link));
+    link_names.push_back(std::move(name));
+    hooks.push_back(std::move(status));
+}
+
+Result<void> Tracking::State::attach_tracepoints(const btf& types) {
+    for (const TracepointHook& hook : backend->tracepoints) {
         HookStatus status;
         status.name = hook.event;
         bpf_program* const program = bpf_object__find_program_by_name(object.get(), hook.program);
@@ -272,20 +319,37 @@ Result<void> Tracking::State::attach_btf(const btf& types) {
             continue;
         }
         BpfLink link(bpf_program__attach(program));
-        status.attached = link != nullptr;
-        status.error = link ? 0 : errno;
-        if (!link) return fail_errno(status.error, "attach to the tracepoint " + status.name);
-        links.push_back(std::move(link));
-        link_names.push_back(hook.program);
-        hooks.push_back(std::move(status));
+        if (!link) return fail_errno(errno, "attach to the tracepoint " + status.name);
+        add_link(std::move(link), hook.program, std::move(status));
+    }
+    return {};
+}
+
+Result<void> Tracking::State::attach_functions() {
+    for (ChosenFunction& chosen : functions) {
+        HookStatus status;
+        status.name = chosen.function;
+        status.exists = true;
+        chosen.hook = hooks.size();
+        BpfLink link;
+        if (backend->as_kprobes) {
+            LIBBPF_OPTS(bpf_kprobe_opts, attach, .bpf_cookie = chosen.hook);
+            link.reset(bpf_program__attach_kprobe_opts(chosen.program, chosen.function.c_str(), &attach));
+        } else {
+            LIBBPF_OPTS(bpf_trace_opts, attach, .cookie = chosen.hook);
+            link.reset(bpf_program__attach_trace_opts(chosen.program, &attach));
+        }
+        if (!link) return fail_errno(errno, "attach to the function " + chosen.function);
+        add_link(std::move(link), chosen.role, std::move(status));
     }
     return {};
 }
 
 Result<void> Tracking::State::attach_syscalls() {
+    if (backend->syscalls.empty()) return {};
     auto tracefs = find_tracefs();
     if (!tracefs) return tl::unexpected(tracefs.error());
-    for (const SyscallHooks& group : syscall_hooks) {
+    for (const SyscallHooks& group : backend->syscalls) {
         bpf_program* const program = bpf_object__find_program_by_name(object.get(), group.program);
         if (program == nullptr) return fail(ENOENT, std::string("BPF object without the program ") + group.program);
         for (const char* const syscall : group.syscalls) {
@@ -296,13 +360,11 @@ Result<void> Tracking::State::attach_syscalls() {
             if (status.exists) {
                 LIBBPF_OPTS(bpf_tracepoint_opts, attach, .bpf_cookie = hooks.size());
                 BpfLink link(bpf_program__attach_tracepoint_opts(program, "syscalls", event.c_str(), &attach));
-                status.attached = link != nullptr;
-                status.error = link ? 0 : errno;
-                if (!link) return fail_errno(status.error, "attach to the tracepoint syscalls:" + event);
-                links.push_back(std::move(link));
-                link_names.push_back(event);
+                if (!link) return fail_errno(errno, "attach to the tracepoint syscalls:" + event);
+                add_link(std::move(link), event, std::move(status));
+            } else {
+                hooks.push_back(std::move(status));
             }
-            hooks.push_back(std::move(status));
             if (hooks.size() > FDSPAN_MAX_HOOKS) return fail(E2BIG, "more hooks than the check has room for");
         }
     }
@@ -312,6 +374,13 @@ Result<void> Tracking::State::attach_syscalls() {
 Result<void> Tracking::State::check_hooks() {
     if (is_seccomp_filtered()) return {};
     settings.data->check_pid = static_cast<std::uint32_t>(::getpid());
+    auto checked = check_syscalls();
+    if (checked) checked = check_functions();
+    settings.data->check_pid = 0;
+    return checked;
+}
+
+Result<void> Tracking::State::check_syscalls() {
     for (std::uint32_t i = 0; i < hooks.size(); ++i) {
         HookStatus& hook = hooks[i];
         const std::size_t prefix = hook.name.rfind("sys_enter_", 0) == 0  ? 10
@@ -325,7 +394,38 @@ Result<void> Tracking::State::check_hooks() {
             return fail(ENOSYS, "the tracepoint syscalls:" + hook.name + " attached but does not fire");
         }
     }
-    settings.data->check_pid = 0;
+    return {};
+}
+
+Result<void> Tracking::State::check_functions() {
+    if (functions.empty()) return {};
+    for (const FunctionEvent& event : function_events()) {
+        std::vector<const ChosenFunction*> expected;
+        for (const ChosenFunction& chosen : functions) {
+            for (const char* const role : event.programs) {
+                if (std::strcmp(chosen.role, role) == 0) expected.push_back(&chosen);
+            }
+        }
+        const auto forget = [this](const ChosenFunction& chosen) {
+            const auto key = static_cast<std::uint32_t>(chosen.hook);
+            const std::uint32_t zero = 0;
+            return bpf_map_update_elem(hook_seen, &key, &zero, BPF_ANY) == 0;
+        };
+        for (const ChosenFunction* const chosen : expected) {
+            if (!forget(*chosen)) return fail_errno(errno, "reset the hook check");
+        }
+        if (!event.make_happen()) continue;
+        for (const ChosenFunction* const chosen : expected) {
+            const auto key = static_cast<std::uint32_t>(chosen->hook);
+            std::uint32_t seen = 0;
+            if (bpf_map_lookup_elem(hook_seen, &key, &seen) != 0) return fail_errno(errno, "read the hook check");
+            hooks[chosen->hook].checked = true;
+            hooks[chosen->hook].seen = seen != 0;
+            if (seen == 0) {
+                return fail(ENOSYS, "the hook on the function " + chosen->function + " attached but does not see " + event.name);
+            }
+        }
+    }
     return {};
 }
 
@@ -333,13 +433,21 @@ Tracking::Tracking(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Tracking::~Tracking() = default;
 
 Result<std::unique_ptr<Tracking>> Tracking::open(const TrackingOptions& options) {
-    if (options.backend != TrackingBackend::syscall) {
-        return fail(EOPNOTSUPP, "the backend " + std::string(to_string(options.backend)) + " is not available");
-    }
     auto state = std::make_unique<State>();
     state->options = options;
     if (auto done = state->load(); !done) return tl::unexpected(done.error());
     return std::unique_ptr<Tracking>(new Tracking(std::move(state)));
+}
+
+Result<std::unique_ptr<Tracking>> Tracking::open_best(TrackingOptions options, std::vector<std::string>& refused) {
+    for (const TrackingBackend backend : tracking_backends) {
+        options.backend = backend;
+        auto opened = open(options);
+        if (opened) return opened;
+        refused.push_back(std::string(to_string(backend)) + ": " + opened.error().message);
+        if (backend == std::end(tracking_backends)[-1]) return opened;
+    }
+    return fail(EOPNOTSUPP, "no tracking backend");
 }
 
 TrackingBackend Tracking::backend() const { return state_->options.backend; }
@@ -347,7 +455,13 @@ TimeMaps Tracking::maps() const { return state_->maps; }
 const std::vector<HookStatus>& Tracking::hooks() const { return state_->hooks; }
 std::uint64_t Tracking::tracking_since_ns() const { return state_->settings.data->tracking_since_ns; }
 
-TrackingCounters Tracking::counters() const { return read_counters(state_->maps.counters).value_or(TrackingCounters{}); }
+TrackingCounters Tracking::counters() const {
+    TrackingCounters counters = read_counters(state_->maps.counters).value_or(TrackingCounters{});
+    for (const State::ChosenFunction& chosen : state_->functions) {
+        counters.missed += missed_by_program(bpf_program__fd(chosen.program));
+    }
+    return counters;
+}
 
 std::vector<std::uint64_t> Tracking::next_sequence_numbers() const {
     std::vector<std::uint64_t> numbers;
@@ -396,6 +510,7 @@ Result<void> Tracking::pin(const std::string& directory) {
 
 Result<std::optional<PinnedTracking>> PinnedTracking::open(const std::string& directory) {
     PinnedTracking pinned;
+    pinned.directory_ = directory;
     UniqueFd* const targets[] = {&pinned.descriptions_, &pinned.descriptors_, &pinned.tables_,
                                  &pinned.table_chunks_, &pinned.settings_,    &pinned.counters_};
     static_assert(std::size(targets) == std::size(pinned_maps));
@@ -437,7 +552,15 @@ TimeMaps PinnedTracking::maps() const {
     return maps;
 }
 
-Result<TrackingCounters> PinnedTracking::counters() const { return read_counters(counters_.get()); }
+Result<TrackingCounters> PinnedTracking::counters() const {
+    auto counters = read_counters(counters_.get());
+    if (!counters) return counters;
+    for (const FunctionHook& hook : hooks_of(backend_).functions) {
+        const UniqueFd link(bpf_obj_get((directory_ + "/link_" + hook.program).c_str()));
+        if (link.valid()) counters->missed += missed_by_link(link.get());
+    }
+    return counters;
+}
 
 Result<std::pair<std::uint64_t, std::uint64_t>> PinnedTracking::description_fill() const {
     bpf_map_info info{};

@@ -24,6 +24,11 @@ enum class TrackingBackend : std::uint8_t { syscall, trampoline, kprobe };
     return "?";
 }
 
+// Best first. What the kprobe backend sees is all, and exact, where the syscall backend has to leave some descriptors to
+// snapshots; its hooks cost more than tracepoints, which is the lesser harm. Who prefers the other can force it.
+inline constexpr TrackingBackend tracking_backends[] = {TrackingBackend::trampoline, TrackingBackend::kprobe,
+                                                        TrackingBackend::syscall};
+
 struct TrackingOptions {
     TrackingBackend backend = TrackingBackend::syscall;
     std::uint32_t ring_bytes = 16U << 20;       // power of two, multiple of the page size
@@ -57,6 +62,7 @@ struct TrackingCounters {
     std::uint64_t descriptor_full = 0;
     std::uint64_t table_full = 0;
     std::uint64_t truncated = 0;
+    std::uint64_t missed = 0;            // calls of hooked functions that their program did not see
     [[nodiscard]] bool maps_overflowed() const { return description_full + descriptor_full + table_full + truncated > 0; }
 };
 
@@ -66,6 +72,8 @@ public:
     // Loads, attaches, checks the hooks, then starts stamping. Fails when the programs can't be loaded, or when a hook that
     // this kernel has does not attach or does not fire (the message names it).
     static Result<std::unique_ptr<Tracking>> open(const TrackingOptions& options);
+    // The best backend that works; options.backend is not looked at. `refused` says why each better one did not.
+    static Result<std::unique_ptr<Tracking>> open_best(TrackingOptions options, std::vector<std::string>& refused);
     ~Tracking();
     Tracking(const Tracking&) = delete;
     Tracking& operator=(const Tracking&) = delete;
@@ -112,6 +120,7 @@ public:
     Result<void> set_census(std::uint64_t at_ns);
 
 private:
+    std::string directory_;
     UniqueFd descriptions_, descriptors_, tables_, table_chunks_, settings_, counters_;
     TrackingBackend backend_ = TrackingBackend::syscall;
     std::uint64_t tracking_since_ns_ = 0;

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * The `trampoline` and `kprobe` backends: hooks at the entry of the few functions through which every descriptor goes,
+ * whoever makes it (a syscall of a 32-bit task, io_uring, an ioctl, a message), and at the last put of every description.
+ * Each hook comes twice, as fentry and as kprobe; the loader takes one kind. Nothing is needed at a function's exit.
+ *
+ * Which function fires where was found with the function tracer on Debian's 6.1 and 6.12 (fs/file.c unless said otherwise):
+ *   begins      fd_install                                  all but dup2, dup3 and replace_fd
+ *               do_dup2                                     these; the descriptor that stood there ends
+ *   ends        pick_file, file_close_fd_locked since 6.8   close, close_range, io_uring; no matter which syscall table
+ *               sched_process_exec, sched_process_exit      close-on-exec and exit, by the slots that are left
+ *   description __fput (fs/file_table.c)                    in the last user's context, in task work, or in a kernel thread
+ *   table       dup_fd, then put_files_struct               unshare, close_range and exec: the task has a copy by then
+ *
+ * No hook stands where a description is made (do_dentry_open, alloc_empty_file): with only one reference at fd_install it
+ * is new there, and one insert for each span is all that an open costs. What io_uring opens into its own table, where it has
+ * no descriptor, is stamped as it enters that.
+ *
+ * A fentry program that is preempted while another task of that CPU comes through the same hook is skipped for that one; the
+ * kernel counts these (recursion_misses), and so does the loader. Kprobes and tracepoints can't be preempted.
+ */
+#include "kernel.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+
+#include "wire.h"
+#include "compat.bpf.h"
+#include "maps.bpf.h"
+
+#define FDSPAN_SEES_LAST_PUT 1
+#include "track.bpf.h"
+#include "tasks.bpf.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define O_CLOEXEC 02000000
+#define FMODE_OPENED 0x80000 /* include/linux/fs.h: not set in what a failed open leaves */
+
+/*
+ * One hook, as fentry and as kprobe. The arguments reach the handler as numbers: read through the context of a fentry they
+ * would be pointers to the verifier, which nobody may compute with.
+ */
+#define FDSPAN_HOOK1(name, function, handler, p0)                                                                      \
+	SEC("fentry/" #function)                                                                                       \
+	int fdspan_at_##name(void *ctx)                                                                                   \
+	{                                                                                                              \
+		__u64 a0 = 0;                                                                                          \
+                                                                                                                       \
+		FDSPAN_ENTER(ctx);                                                                                     \
+		bpf_get_func_arg(ctx, p0, &a0);                                                                        \
+		handler(a0);                                                                                           \
+		return 0;                                                                                              \
+	}                                                                                                              \
+	SEC("kprobe/" #function)                                                                                       \
+	int fdspan_at_##name##_kprobe(struct pt_regs *ctx)                                                                \
+	{                                                                                                              \
+		FDSPAN_ENTER(ctx);                                                                                     \
+		handler(FDSPAN_PARAMETER##p0(ctx));                                                                    \
+		return 0;                                                                                              \
+	}
+
+#define FDSPAN_HOOK2(name, function, handler)                                                                          \
+	SEC("fentry/" #function)                                                                                       \
+	int fdspan_at_##name(void *ctx)                                                                                   \
+	{                                                                                                              \
+		__u64 a0 = 0, a1 = 0;                                                                                  \
+                                                                                                                       \
+		FDSPAN_ENTER(ctx);                                                                                     \
+		bpf_get_func_arg(ctx, 0, &a0);                                                                         \
+		bpf_get_func_arg(ctx, 1, &a1);                                                                         \
+		handler(a0, a1);                                                                                       \
+		return 0;                                                                                              \
+	}                                                                                                              \
+	SEC("kprobe/" #function)                                                                                       \
+	int fdspan_at_##name##_kprobe(struct pt_regs *ctx)                                                                \
+	{                                                                                                              \
+		FDSPAN_ENTER(ctx);                                                                                     \
+		handler(FDSPAN_PARAMETER0(ctx), FDSPAN_PARAMETER1(ctx));                                               \
+		return 0;                                                                                              \
+	}
+
+#define FDSPAN_HOOK4(name, function, handler)                                                                          \
+	SEC("fentry/" #function)                                                                                       \
+	int fdspan_at_##name(void *ctx)                                                                                   \
+	{                                                                                                              \
+		__u64 a0 = 0, a1 = 0, a2 = 0, a3 = 0;                                                                  \
+                                                                                                                       \
+		FDSPAN_ENTER(ctx);                                                                                     \
+		bpf_get_func_arg(ctx, 0, &a0);                                                                         \
+		bpf_get_func_arg(ctx, 1, &a1);                                                                         \
+		bpf_get_func_arg(ctx, 2, &a2);                                                                         \
+		bpf_get_func_arg(ctx, 3, &a3);                                                                         \
+		handler(a0, a1, a2, a3);                                                                               \
+		return 0;                                                                                              \
+	}                                                                                                              \
+	SEC("kprobe/" #function)                                                                                       \
+	int fdspan_at_##name##_kprobe(struct pt_regs *ctx)                                                                \
+	{                                                                                                              \
+		FDSPAN_ENTER(ctx);                                                                                     \
+		handler(FDSPAN_PARAMETER0(ctx), FDSPAN_PARAMETER1(ctx), FDSPAN_PARAMETER2(ctx), FDSPAN_PARAMETER3(ctx)); \
+		return 0;                                                                                              \
+	}
+
+static __always_inline struct files_struct *fdspan_own_files(void)
+{
+	return ((struct task_struct *)bpf_get_current_task_btf())->files;
+}
+
+/* ---- descriptors that begin ---- */
+
+/*
+ * void fd_install(unsigned int fd, struct file *file), about to fill the slot. Without an entry and with no other reference
+ * the description is new: one that came in a message or over a pidfd is still held by its sender's side, and one that began
+ * since tracing did has an entry until its last put.
+ */
+static __always_inline void fdspan_handle_install(__u64 fd, __u64 file)
+{
+	struct fdspan_settings *with = fdspan_settings_get();
+	struct files_struct *files = fdspan_own_files();
+	__u64 inode = fdspan_inode(file);
+	bool fresh = !fdspan_description_of(file, inode) && fdspan_file_count((const struct file *)file) == 1;
+
+	if (with && files)
+		fdspan_begins(with, files, fd, file, inode, fresh ? FDSPAN_HOW_OPEN : FDSPAN_HOW_DUP, FDSPAN_CLOEXEC_LOOK,
+			      bpf_ktime_get_boot_ns());
+}
+FDSPAN_HOOK2(fd_install, fd_install, fdspan_handle_install)
+
+/*
+ * int do_dup2(struct files_struct *files, struct file *file, unsigned fd, unsigned flags), under the table's lock. It fails
+ * only where another thread has the slot reserved for an open.
+ */
+static __always_inline void fdspan_handle_dup2(__u64 table, __u64 file, __u64 number, __u64 flags)
+{
+	struct fdspan_settings *with = fdspan_settings_get();
+	struct files_struct *files = fdspan_own_files();
+	__u64 now = bpf_ktime_get_boot_ns();
+	__s32 fd = number;
+
+	if (!with || !files || (__u64)files != table)
+		return;
+	__u64 victim = fdspan_slot(files, fd);
+
+	if (victim)
+		fdspan_slot_ends(table, fd, victim, now, FDSPAN_NEWS_CLOSED);
+	else if (fdspan_open_word(files, (__u32)fd / FDSPAN_WORD_BITS) >> ((__u32)fd % FDSPAN_WORD_BITS) & 1)
+		return;
+	fdspan_begins(with, files, fd, file, fdspan_inode(file), FDSPAN_HOW_DUP,
+		      flags & O_CLOEXEC ? FDSPAN_CLOEXEC_YES : FDSPAN_CLOEXEC_NO, now);
+}
+FDSPAN_HOOK4(do_dup2, do_dup2, fdspan_handle_dup2)
+
+/*
+ * int io_fixed_fd_install(req, issue_flags, struct file *file, file_slot) (io_uring/filetable.c): opened, accepted or made by
+ * io_uring into its own table.
+ */
+static __always_inline void fdspan_handle_direct(__u64 file)
+{
+	struct fdspan_settings *with = fdspan_settings_get();
+	__u64 inode = fdspan_inode(file);
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	if (!with || fdspan_description_of(file, inode) || fdspan_file_count((const struct file *)file) != 1)
+		return;
+	struct fdspan_description begun = {
+		.opened_earliest_ns = now,
+		.opened_latest_ns = now,
+		.id = fdspan_hide(with, file),
+		.inode = inode,
+		.fd = -1,
+	};
+
+	if (bpf_map_update_elem(&descriptions, &file, &begun, BPF_ANY))
+		FDSPAN_COUNT(description_full);
+}
+FDSPAN_HOOK1(uring_direct, io_fixed_fd_install, fdspan_handle_direct, 2)
+
+/* ---- descriptors that end ---- */
+
+/*
+ * struct file *pick_file(struct files_struct *files, unsigned fd), and file_close_fd_locked. close_range(CLOSE_RANGE_UNSHARE)
+ * closes in a copy that is not the task's own yet; what is left in that is taken down when it is.
+ */
+static __always_inline void fdspan_handle_closing(__u64 table, __u64 fd)
+{
+	struct files_struct *files = fdspan_own_files();
+
+	if (!files || (__u64)files != table)
+		return;
+	__u64 file = fdspan_slot(files, fd);
+
+	if (file)
+		fdspan_slot_ends(table, fd, file, bpf_ktime_get_boot_ns(), FDSPAN_NEWS_CLOSED);
+}
+FDSPAN_HOOK2(closing, file_close_fd_locked, fdspan_handle_closing)
+
+/* ---- descriptions that end ---- */
+
+/*
+ * void __fput(struct file *file). Files that never had a descriptor come here too; user space may know one from a snapshot,
+ * by the id that its pointer gives.
+ */
+static __always_inline void fdspan_handle_last_put(__u64 file)
+{
+	struct fdspan_description *description = bpf_map_lookup_elem(&descriptions, &file);
+	struct fdspan_settings *with = fdspan_settings_get();
+	__u64 id = 0, earliest = 0, latest = 0;
+
+	if (!with)
+		return;
+	if (description) {
+		if (description->inode == fdspan_inode(file)) {
+			id = description->id;
+			earliest = description->opened_earliest_ns;
+			latest = description->opened_latest_ns;
+		}
+		bpf_map_delete_elem(&descriptions, &file);
+	}
+	if (!with->emit || (!id && !(FDSPAN_READ(struct file, file, f_mode) & FMODE_OPENED)))
+		return;
+	__u64 now = bpf_ktime_get_boot_ns();
+	struct fdspan_closed *record = FDSPAN_RESERVE(FDSPAN_RECORD_RELEASED, record, now);
+
+	if (!record)
+		return;
+	record->description_id = id ?: fdspan_hide(with, file);
+	record->description_earliest_ns = earliest;
+	record->description_latest_ns = latest;
+	record->fd = -1;
+	record->last = 1;
+	bpf_ringbuf_submit(record, fdspan_wakeup(with));
+}
+FDSPAN_HOOK1(last_put, __fput, fdspan_handle_last_put, 0)
+
+/* ---- tables ---- */
+
+/* struct files_struct *dup_fd(struct files_struct *oldf, …): for fork, unshare, close_range and exec. */
+static __always_inline void fdspan_handle_copy(__u64 table)
+{
+	struct files_struct *files = fdspan_own_files();
+
+	if (files && (__u64)files == table)
+		fdspan_table_may_change();
+}
+FDSPAN_HOOK1(table_copied, dup_fd, fdspan_handle_copy, 0)
+
+static __always_inline bool fdspan_last_user(__u64 table)
+{
+	return FDSPAN_READ(struct files_struct, table, count).counter == 1;
+}
+
+/*
+ * void put_files_struct(struct files_struct *files): a task gives a table back. With its copy in place already it unshared;
+ * without any it exits, which sched_process_exit took care of, unless another process shares the table.
+ */
+static __always_inline void fdspan_handle_leave(__u64 table)
+{
+	struct files_struct *files = fdspan_own_files();
+	__u64 thread = fdspan_pending_key(false), process = fdspan_pending_key(true);
+	struct fdspan_pending *before;
+
+	if (!files) {
+		struct fdspan_table *known = bpf_map_lookup_elem(&tables, &table);
+
+		if (known && (known->flags & FDSPAN_TABLE_FOREIGN) && fdspan_last_user(table))
+			fdspan_table_dies((struct files_struct *)table);
+		return;
+	}
+	before = bpf_map_lookup_elem(&pending, &thread);
+	if (!before || before->table != table || (__u64)files == table)
+		return;
+	if (fdspan_last_user(table))
+		fdspan_table_dies((struct files_struct *)table);
+	before = bpf_map_lookup_elem(&pending, &process);
+	/* sched_process_exec tells of the copy that an exec makes. */
+	if (!before || !before->committed)
+		fdspan_table_changed(true);
+}
+FDSPAN_HOOK1(table_left, put_files_struct, fdspan_handle_leave, 0)
+
+/* ---- exec ---- */
+
+/* struct linux_binprm *alloc_bprm(…) (fs/exec.c): before the executable is opened. */
+static __always_inline void fdspan_handle_exec_begin(__u64 unused)
+{
+	fdspan_exec_begins();
+}
+FDSPAN_HOOK1(exec_begin, alloc_bprm, fdspan_handle_exec_begin, 0)
+
+/* int begin_new_exec(struct linux_binprm *bprm) (fs/exec.c): the point of no return. */
+static __always_inline void fdspan_handle_exec_commit(__u64 unused)
+{
+	fdspan_exec_commits();
+}
+FDSPAN_HOOK1(exec_commit, begin_new_exec, fdspan_handle_exec_commit, 0)

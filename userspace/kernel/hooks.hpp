@@ -1,0 +1,46 @@
+// Which programs of a backend hang on which events of the kernel: data for the loader.
+#pragma once
+
+#include <cstddef>
+#include <initializer_list>
+#include <span>
+
+#include "kernel/tracking.hpp"
+
+namespace fdspan {
+
+// Tracepoints of syscalls. Those that a kernel or an architecture does not have are left out at attach.
+struct SyscallHooks {
+    const char* program;
+    bool at_entry;
+    std::initializer_list<const char*> syscalls;
+};
+
+// tp_btf programs: the event, and the number of its arguments where a program fits only one form of it (-1: any).
+struct TracepointHook {
+    const char* program;
+    const char* event;
+    int arguments;
+    bool required;
+};
+
+// Entry of a kernel function: the first of `functions` that this kernel has.
+struct FunctionHook {
+    const char* program;
+    std::initializer_list<const char*> functions;
+    bool required;
+};
+
+struct BackendHooks {
+    const void* (*elf_bytes)(std::size_t* size);
+    const char* object_name;
+    std::uint32_t wire_backend;  // FDSPAN_BACKEND_*
+    bool as_kprobes;             // the function hooks; otherwise as fentry
+    std::span<const SyscallHooks> syscalls;
+    std::span<const TracepointHook> tracepoints;
+    std::span<const FunctionHook> functions;
+};
+
+[[nodiscard]] const BackendHooks& hooks_of(TrackingBackend backend);
+
+}  // namespace fdspan
