@@ -549,16 +549,25 @@ struct backing_file___user {
 	struct path user_path;
 } __attribute__((preserve_access_index));
 
-/* FMODE_BACKING was bit 25 until 6.14 gave that to FMODE_NONOTIFY, in the series that brought pre-content events. */
-enum fsnotify_data_type___since_6_14 { FSNOTIFY_EVENT_FILE_RANGE___since_6_14 };
-
-static __always_inline bool fdspan_backing(__u64 file)
+/*
+ * FMODE_BACKING was bit 25 in 6.5, and became 24 when that went to FMODE_NONOTIFY in 6.14 and in stable kernels before it. Either
+ * bit may mean something else, and nothing in BTF tells; a struct backing_file shows by its path, whose two halves belong
+ * together and to another file system than the file's own.
+ */
+static __always_inline bool fdspan_backing(struct fdspan_private *own, __u64 file)
 {
 	struct backing_file___user *backing = NULL;
-	__u32 bit = bpf_core_enum_value_exists(enum fsnotify_data_type___since_6_14,
-					       FSNOTIFY_EVENT_FILE_RANGE___since_6_14) ? 24 : 25;
 
-	return bpf_core_field_exists(backing->user_path) && (FDSPAN_GET(struct file, file, f_mode) >> bit & 1);
+	if (!bpf_core_field_exists(backing->user_path) || !(FDSPAN_GET(struct file, file, f_mode) >> 24 & 3))
+		return false;
+	__u64 dentry = FDSPAN_FOLLOW(own, struct backing_file___user, file, user_path.dentry);
+	__u64 mnt = FDSPAN_FOLLOW(own, struct backing_file___user, file, user_path.mnt);
+	__u64 sb = FDSPAN_FOLLOW(own, struct vfsmount, mnt, mnt_sb);
+	__u64 inode = FDSPAN_FOLLOW(own, struct file, file, f_inode);
+	__u64 above = FDSPAN_FOLLOW(own, struct dentry, dentry, d_inode);
+
+	return sb && sb == FDSPAN_FOLLOW(own, struct inode, above, i_sb) &&
+	       sb != FDSPAN_FOLLOW(own, struct inode, inode, i_sb);
 }
 
 /* ---- rows ---- */
@@ -776,7 +785,7 @@ int fdspan_task_vma(struct bpf_iter__task_vma *ctx)
 	/* Threads share their leader's memory; one without leader speaks for all. */
 	if (task != leader && FDSPAN_GET(struct task_struct, leader, mm))
 		return 0;
-	bool backing = fdspan_backing(file);
+	bool backing = fdspan_backing(own, file);
 
 	if (!fdspan_begin_row(task, FDSPAN_ROW_MEM))
 		return 0;
