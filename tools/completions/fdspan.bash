@@ -31,7 +31,7 @@ _fdspan() {
         return
         ;;
     --backend)
-        words='auto trampoline syscall'
+        words='auto trampoline kprobe syscall'
         [ "$command" = arm ] || words+=' procfs'
         ;;
     --color) words='auto always never' ;;

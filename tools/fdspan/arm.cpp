@@ -103,12 +103,19 @@ int run_arm(std::vector<std::string> arguments, Output& output) {
             out += ',';
         }
         if (!report->hooks.empty()) out.pop_back();
+        out += "],\"refused\":[";
+        for (const std::string& why : report->refused) {
+            append_json_string(out, why);
+            out += ',';
+        }
+        if (!report->refused.empty()) out.pop_back();
         out += "]}\n";
     } else if (report->already_armed) {
         out += "Already armed with the backend " + std::string(to_string(report->backend)) + " " + since_text(report->tracking_since_ns) + ".\n";
     } else {
         out += "Armed with the backend " + std::string(to_string(report->backend)) + ": what is opened from now on has exact times, " +
                std::to_string(report->references) + " references that were open already have bounds.\n";
+        for (const std::string& why : report->refused) out += "Not taken, though better: " + escape(why) + "\n";
     }
     return output.finish(exit_done);
 }
