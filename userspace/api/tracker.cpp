@@ -185,8 +185,13 @@ ReconcileOptions Tracker::State::silent() const {
 }
 
 bool Tracker::State::wanted(const Record& record) const {
+    if (pids.empty()) return true;
+    // A child's exit would be filtered out, so that its fork must not enter it.
+    if (const auto* const fork = std::get_if<ForkRecord>(&record); fork != nullptr && !pids.contains(static_cast<pid_t>(fork->raw->child_pid))) {
+        return false;
+    }
     // A description may be released in the context of anybody.
-    return pids.empty() || std::holds_alternative<ReleasedRecord>(record) ||
+    return std::holds_alternative<ReleasedRecord>(record) ||
            pids.contains(static_cast<pid_t>(header_of(record).pid));
 }
 
@@ -194,6 +199,7 @@ void Tracker::State::note_loss(const Loss& loss, const Sink& sink) {
     const std::uint64_t now = boottime_now_ns();
     if (lossy_since_ns == 0) lossy_since_ns = now;
     last_loss_ns = now;
+    index.note_loss(loss.when);
     Event event;
     event.kind = EventKind::lost;
     event.when = loss.when;
@@ -226,7 +232,9 @@ Result<void> Tracker::State::resync_with(Snapshot snapshot, const ReconcileOptio
             if (*taken < catch_up_records) break;
         }
     }
-    if (reconcile(index, snapshot, how, sink).uncertain) {
+    ReconcileOptions with = how;
+    with.releases_come = backend == Backend::trampoline || backend == Backend::kprobe;
+    if (reconcile(index, snapshot, with, sink).uncertain) {
         const std::uint64_t now = boottime_now_ns();
         lossy_since_ns = now;
         last_loss_ns = now;
