@@ -261,8 +261,14 @@ void Listing::sort(const Column* by) {
         Key key{0, 0, {}, row.process->pid, fd_column->number(row).value_or(0), index};
         if (by->number != nullptr) {
             key.number = by->number(row).value_or(std::numeric_limits<std::uint64_t>::max());
-            // Among equally certain ages the one that may be the oldest comes first.
-            if (by_moment) key.second = by_opened ? row.reference->opened.earliest_ns : age_moment(*row.reference).earliest_ns;
+            if (by_moment) {
+                // What is only known to have been open when it was read is equally old, however late it was read; the
+                // descriptor that may be the oldest comes first then.
+                const Interval& moment = by_opened ? row.reference->opened : age_moment(*row.reference);
+                const Snapshot& snapshot = answer_.snapshot;
+                if (!moment.is_exact() && moment.latest_ns >= snapshot.began_ns) key.number = snapshot.ended_ns;
+                key.second = row.reference->opened.earliest_ns;
+            }
         } else {
             by->text(key.text, row);
         }
