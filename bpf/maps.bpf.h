@@ -182,11 +182,11 @@ static __always_inline void fdspan_join(__u64 table, __s32 fd, __u64 file, __u64
 		times->opened_earliest_ns = times->opened_latest_ns = own->opened_ns;
 	} else if (born && survived && fdspan_slot_test(known, table, FDSPAN_SET_INHERITED, fd)) {
 		/* Without its description's entry, the slot may as well have been emptied and refilled unseen. */
-		if (!description || description->opened_earliest_ns > born)
+		if (!description || description->opened_latest_ns > born)
 			return;
 		times->opened_latest_ns = born;
 	} else if (known && known->census_ns && survived && fdspan_slot_test(known, table, FDSPAN_SET_PRESENT, fd)) {
-		if (!description || description->opened_earliest_ns > known->census_ns)
+		if (!description || description->opened_latest_ns > known->census_ns)
 			return;
 		times->opened_latest_ns = known->census_ns;
 	} else {
