@@ -492,10 +492,13 @@ void Checker::check_live() {
     std::set<pid_t> ours;
     std::map<std::pair<pid_t, int>, std::vector<Json>> opened, closed;
     std::uint64_t lost = 0;
+    const pid_t program_pid = program.pid();
+    bool program_exited = false;
     const auto take_event = [&](const std::string& text) {
         Json event = Json::parse(text);
         const std::string kind = event.at("event").get<std::string>();
         if (kind == "lost") lost++;
+        if (kind == "exit" && event.at("pid").get<pid_t>() == program_pid) program_exited = true;
         if ((kind != "opened" && kind != "closed") || !event.contains("fd")) return;
         auto& events = kind == "opened" ? opened : closed;
         const std::pair slot(event.at("pid").get<pid_t>(), event.at("fd").get<int>());
@@ -504,7 +507,9 @@ void Checker::check_live() {
     read_until(program, {"ready", "rest"});
     ::usleep(200'000);
     finish(program);
-    ::usleep(1'500'000);
+    // A watch that is ended early says nothing of what still waits in the ring, nor of what found no room in a full pipe.
+    while (!program_exited && watch.line(line)) take_event(line);
+    ::usleep(200'000);
     watch.send_signal(SIGINT);
     while (watch.line(line)) take_event(line);
     if (const int code = watch.wait(); code != 0) fail("fdspan watch exits " + std::to_string(code));
