@@ -103,15 +103,6 @@ Result<ArmReport> arm(const ArmOptions& options) {
                                                           : Tracking::open(tracking_options);
     if (!tracking) return tl::unexpected(tracking.error());
 
-    auto staged = (*tracking)->pin(staging_directory);
-    if (staged && ::rename(staging_directory, pin_directory) != 0) {
-        staged = fail_errno(errno, std::string("rename ") + staging_directory);
-    }
-    if (!staged) {
-        (void)remove_pins(staging_directory);
-        return tl::unexpected(staged.error());
-    }
-
     // Whatever is open now is entered as open now: a later `ls` bounds it by this moment.
     auto reader = IteratorReader::open((*tracking)->maps());
     if (!reader) return tl::unexpected(reader.error());
@@ -120,10 +111,17 @@ Result<ArmReport> arm(const ArmOptions& options) {
     auto census = (*reader)->read(request, true);
     if (!census) return tl::unexpected(census.error());
     report.references = census->references.size();
-    auto armed = PinnedTracking::open(pin_directory);
-    if (!armed) return tl::unexpected(armed.error());
-    if (!*armed) return fail(EIO, std::string("the pins in ") + pin_directory + " vanished");
-    if (auto done = (*armed)->set_census(census->ended_ns); !done) return tl::unexpected(done.error());
+    (*tracking)->set_census(census->ended_ns);
+
+    // Pinned last and under its name at once: whoever is killed before leaves nothing armed.
+    auto staged = (*tracking)->pin(staging_directory);
+    if (staged && ::rename(staging_directory, pin_directory) != 0) {
+        staged = fail_errno(errno, std::string("rename ") + staging_directory);
+    }
+    if (!staged) {
+        (void)remove_pins(staging_directory);
+        return tl::unexpected(staged.error());
+    }
 
     report.backend = backend_of((*tracking)->backend());
     report.tracking_since_ns = (*tracking)->tracking_since_ns();

@@ -490,6 +490,8 @@ void Tracking::announce_waiting() {
     std::atomic_ref<std::uint32_t>(state_->settings.data->sleeping).store(1, std::memory_order_seq_cst);
 }
 
+void Tracking::set_census(std::uint64_t at_ns) { state_->settings.data->census_ns = at_ns; }
+
 Result<void> Tracking::pin(const std::string& directory) {
     if (::mkdir(directory.c_str(), 0700) != 0) return fail_errno(errno, "make " + directory);
     for (const char* const name : pinned_maps) {
@@ -585,18 +587,6 @@ Result<std::vector<std::uint32_t>> PinnedTracking::pointer_key() const {
     const std::uint32_t zero = 0;
     if (bpf_map_lookup_elem(settings_.get(), &zero, &settings) != 0) return fail_errno(errno, "read the settings");
     return std::vector<std::uint32_t>(std::begin(settings.round_keys), std::end(settings.round_keys));
-}
-
-Result<void> PinnedTracking::set_census(std::uint64_t at_ns) {
-    fdspan_settings settings{};
-    const std::uint32_t zero = 0;
-    if (bpf_map_lookup_elem(settings_.get(), &zero, &settings) != 0) return fail_errno(errno, "read the settings");
-    settings.census_ns = at_ns;
-    if (bpf_map_update_elem(settings_.get(), &zero, &settings, BPF_ANY) != 0) {
-        return fail_errno(errno, "write the settings");
-    }
-    census_ns_ = at_ns;
-    return {};
 }
 
 }  // namespace fdspan

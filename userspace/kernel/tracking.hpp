@@ -94,6 +94,9 @@ public:
     // Announces that the reader goes to wait: the next record wakes ring_fd(). Drain once more after it, for what came between.
     void announce_waiting();
 
+    // Notes that a census of all references was entered into the maps by then (CLOCK_BOOTTIME).
+    void set_census(std::uint64_t at_ns);
+
     // Pins maps and links into `directory` (made by this call), so that the kernel goes on stamping without this process.
     Result<void> pin(const std::string& directory);
 
@@ -117,7 +120,6 @@ public:
     [[nodiscard]] Result<std::vector<std::uint32_t>> pointer_key() const;
     // Entries in use and the bound, of the descriptions map. Walks the map: for reports only.
     [[nodiscard]] Result<std::pair<std::uint64_t, std::uint64_t>> description_fill() const;
-    Result<void> set_census(std::uint64_t at_ns);
 
 private:
     std::string directory_;
