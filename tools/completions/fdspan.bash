@@ -49,7 +49,7 @@ _fdspan() {
         case $command in
         ls) words='--pid --comm --user --fd --older-than --newer-than --deleted --type --ref --all --output --list-columns --sort
             --reverse --limit --json --noheadings --human --backend --color --help' ;;
-        watch) words='--pid --event --older-than --interval --count --timeout --json --backend --color --help' ;;
+        watch) words='--pid --event --older-than --interval --count --timeout --verify --json --backend --color --help' ;;
         arm) words='--backend --json --help' ;;
         disarm) words='--json --help' ;;
         doctor) words='--json --color --help' ;;
