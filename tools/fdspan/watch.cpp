@@ -286,7 +286,7 @@ Result<bool> print_verification(Tracker& tracker, const Tracker::Sink& sink, boo
     const Result<VerifyReport> report = tracker.verify(sink);
     if (!report) return tl::unexpected(report.error());
     const std::pair<const char*, std::uint64_t> figures[] = {
-        {"references", report->references}, {"phantoms", report->phantoms},
+        {"references", report->references}, {"corrected", report->corrected}, {"phantoms", report->phantoms},
         {"gaps", report->gaps},             {"differing", report->differing},
         {"map_entries", report->map_entries}, {"stale_map_entries", report->stale_map_entries}};
     std::string& out = output.buffer();

@@ -69,6 +69,7 @@ struct Tracker::State {
     SequenceTracker sequence;
     UniqueFd poll;                            // epoll over the ring and the timer
     UniqueFd timer;
+    bool behind = false;                      // the ring held more than the last call took: its losses are not known yet
     bool draining = false;                    // the timer drives, the ring's own wakeups are off
     std::uint64_t malformed = 0;
     std::uint64_t lossy_since_ns = 0;         // 0: index and kernel agree
@@ -269,6 +270,7 @@ Result<std::size_t> Tracker::State::process_bpf(const Sink& sink, std::size_t ma
     auto taken = drain(counting, max_events);
     if (!taken) return taken;
     const bool all = *taken < max_events;
+    behind = !all;
     const std::uint64_t now = boottime_now_ns();
     if (all) {
         for (std::uint32_t cpu = 0; cpu < numbers.size(); ++cpu) {
@@ -374,11 +376,18 @@ Result<VerifyReport> Tracker::verify(const Sink& sink) {
     // What the tracker would mend by itself in a moment.
     for (int round = 0; state_->tracking && round < max_catch_up_rounds; ++round) {
         if (auto done = state_->process_bpf(sink, catch_up_records); !done) return tl::unexpected(done.error());
-        if (state_->lossy_since_ns == 0 && state_->index.incomplete_count() == 0) break;
+        if (!state_->behind && state_->lossy_since_ns == 0 && state_->index.incomplete_count() == 0) break;
         ::usleep(verify_pause_us);
     }
 
+    // The correcting snapshot that would come anyway, now: what it mends was wrong until here, and is counted.
     VerifyReport report;
+    const auto corrected = state_->resync([&](const Event& event) {
+        if (event.kind == EventKind::resynced) report.corrected = event.added + event.ended;
+        if (sink) sink(event);
+    });
+    if (!corrected) return tl::unexpected(corrected.error());
+
     std::vector<Difference> lasting;
     std::set<Key> suspects;
     for (int round = 0; round < verify_rounds; ++round) {

@@ -31,6 +31,7 @@ struct TrackerOptions {
 // The index held against a fresh snapshot, and the kernel maps against what is alive.
 struct VerifyReport {
     std::uint64_t references = 0;
+    std::uint64_t corrected = 0;          // spans that a correcting snapshot added or ended first; other work may be among them
     std::uint64_t phantoms = 0;           // in the index, not in the snapshot
     std::uint64_t gaps = 0;               // in the snapshot, not in the index
     std::uint64_t differing = 0;          // in both, but not the same file
@@ -60,7 +61,8 @@ public:
     // Reads a snapshot now and makes the index equal to it.
     Result<void> resync(const Sink& sink);
 
-    // Takes what the ring holds, then compares; a difference counts when several rounds show it. Takes some 0.2 s.
+    // Takes what the ring holds, reads the correcting snapshot that was to come, then compares; a difference counts when several
+    // rounds show it. Takes some 0.3 s.
     Result<VerifyReport> verify(const Sink& sink);
 
     [[nodiscard]] const Index& index() const;
