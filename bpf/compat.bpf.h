@@ -29,7 +29,7 @@ extern void *bpf_rdonly_cast(void *obj, __u32 btf_id) __ksym __weak;
 	})
 
 /*
- * Reference count of a struct file. Since 6.13 (commit 90ee6ed776c0 "fs: port files to file_ref") it is f_ref, which holds
+ * Reference count of a struct file. Since 6.13 (include/linux/file_ref.h) it is f_ref, which holds
  * the count less one; before, f_count.
  */
 typedef struct {

@@ -474,7 +474,7 @@ int BPF_PROG(fdspan_uring_submit, struct io_kiocb *request)
 	return 0;
 }
 
-/* Before 6.3 (commit 27a67079c0c1 "io_uring: include task_work run after scheduling..." era) the event had this name. */
+/* The name of the event in 6.1 (its BTF has btf_trace_io_uring_submit_sqe). */
 SEC("tp_btf/io_uring_submit_sqe")
 int BPF_PROG(fdspan_uring_submit_sqe, struct io_kiocb *request)
 {
@@ -496,7 +496,7 @@ int BPF_PROG(fdspan_uring_complete, void *ring, struct io_kiocb *request, struct
 	return 0;
 }
 
-/* Until 6.11 the event's arguments were (ring, request, user_data, res, …). */
+/* In 6.1 the event's arguments are (ring, request, user_data, res, …); the loader tells the two by their number. */
 SEC("tp_btf/io_uring_complete")
 int BPF_PROG(fdspan_uring_complete_res, void *ring, struct io_kiocb *request, __u64 user_data, int res)
 {

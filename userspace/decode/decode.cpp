@@ -1,4 +1,5 @@
 #include "decode/decode.hpp"
+#include "base/file_mode.hpp"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -115,16 +116,7 @@ const fdspan_record& header_of(const Record& record) {
 
 FileType file_type(std::uint32_t mode, std::uint32_t fs_magic) {
     if (fs_magic == anon_inode_magic || fs_magic == pidfs_magic) return FileType::anon;
-    switch (mode & S_IFMT) {
-        case S_IFREG: return FileType::reg;
-        case S_IFDIR: return FileType::dir;
-        case S_IFCHR: return FileType::chr;
-        case S_IFBLK: return FileType::blk;
-        case S_IFIFO: return FileType::fifo;
-        case S_IFSOCK: return FileType::sock;
-        case S_IFLNK: return FileType::lnk;
-        default: return FileType::unknown;
-    }
+    return file_type_of_mode(mode, FileType::unknown);
 }
 
 void assemble_path(const OpenedRecord& record, std::string& out) {

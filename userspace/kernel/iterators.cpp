@@ -16,6 +16,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "base/file_mode.hpp"
 #include "base/unique_fd.hpp"
 #include "kernel/bpf_object.hpp"
 #include "kernel/permutation.hpp"
@@ -60,16 +61,7 @@ DeviceNumber device_of(std::uint32_t kernel_dev) { return {kernel_dev >> 20, ker
 FileType type_of(std::uint32_t mode, std::uint32_t magic) {
     // Since 6.16 the kernel gives anon_inodes a type and takes it out of what stat shows.
     if (magic == magic_anon_inode || magic == magic_pid) return FileType::anon;
-    switch (mode & S_IFMT) {
-        case S_IFREG: return FileType::reg;
-        case S_IFDIR: return FileType::dir;
-        case S_IFCHR: return FileType::chr;
-        case S_IFBLK: return FileType::blk;
-        case S_IFIFO: return FileType::fifo;
-        case S_IFSOCK: return FileType::sock;
-        case S_IFLNK: return FileType::lnk;
-        default: return FileType::anon;
-    }
+    return file_type_of_mode(mode, FileType::anon);
 }
 
 RefKind ref_of(std::uint16_t kind) {

@@ -23,6 +23,7 @@
 #include <string>
 #include <vector>
 
+#include "base/file_mode.hpp"
 #include "base/unique_fd.hpp"
 #include "snapshot/procfs_mounts.hpp"
 #include "snapshot/procfs_parse.hpp"
@@ -110,16 +111,8 @@ struct KernelDevices {
 };
 
 FileType type_of(std::uint16_t mode) {
-    switch (mode & S_IFMT) {
-        case S_IFREG: return FileType::reg;
-        case S_IFDIR: return FileType::dir;
-        case S_IFCHR: return FileType::chr;
-        case S_IFBLK: return FileType::blk;
-        case S_IFIFO: return FileType::fifo;
-        case S_IFSOCK: return FileType::sock;
-        case S_IFLNK: return FileType::lnk;
-        default: return FileType::anon;  // only anon_inodes and their like have no type
-    }
+    // Only anon_inodes and their like have no type.
+    return file_type_of_mode(mode, FileType::anon);
 }
 
 class Reader {
