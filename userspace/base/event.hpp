@@ -1,8 +1,11 @@
 // Event: what `watch` prints and library callers receive.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,6 +29,32 @@ enum class EventKind : std::uint8_t { opened, closed, released, deleted, exec, e
     return "?";
 }
 
+// What took a file's last name away.
+enum class Removal : std::uint8_t { unknown, unlink, rmdir, rename };
+[[nodiscard]] constexpr std::string_view to_string(Removal how) {
+    switch (how) {
+        case Removal::unknown: return "unknown";
+        case Removal::unlink: return "unlink";
+        case Removal::rmdir: return "rmdir";
+        case Removal::rename: return "rename";
+    }
+    return "?";
+}
+
+// The process whose call removed a name.
+struct Culprit {
+    pid_t pid = 0;
+    uid_t uid = 0;
+    StringId comm = 0;
+    StringId exe = 0;     // "" when it could not be read any more
+    StringId cgroup = 0;
+};
+
+struct Holder {
+    const Process* process;
+    const Reference* reference;
+};
+
 // One event. Strings are ids of `Event::strings`' table. Valid only during the callback that delivers it.
 struct Event {
     EventKind kind = EventKind::opened;
@@ -38,6 +67,11 @@ struct Event {
     std::int32_t exit_code = 0;          // exit: as in wait status
     std::uint32_t added = 0;             // resynced: spans the snapshot added
     std::uint32_t ended = 0;             // resynced: spans the snapshot ended
+    Removal how = Removal::unknown;      // deleted
+    const Culprit* by = nullptr;         // deleted: null when nobody saw it happen
+    std::span<const Holder> holders;     // deleted: who holds the file now; `reference` is one of theirs
+    std::optional<std::uint64_t> allocated;  // deleted: bytes really on disk; released, of a deleted file: bytes given back
+    std::optional<Interval> held_deleted;    // released, of a deleted file: how long it was held after its deletion (ns)
 };
 
 }  // namespace fdspan
