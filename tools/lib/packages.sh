@@ -6,3 +6,6 @@ BUILD_PACKAGES=(g++ cmake ninja-build pkg-config clang bpftool libbpf-dev libelf
   libspdlog-dev nlohmann-json3-dev libcli11-dev libexpected-dev catch2 libfuse3-dev)
 
 TEST_PACKAGES=(jq lsof python3 util-linux procps fuse3 libclang-rt-14-dev)
+
+# What tools/bench/bench measures fdspan beside, and with.
+BENCH_PACKAGES=(python3 procps lsof util-linux psmisc bpftrace libbpf-tools strace)
