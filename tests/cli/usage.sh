@@ -17,7 +17,7 @@ refused ''
 refused $'line\nbreak'
 refused --bogus
 refused --json
-for command in ls watch arm disarm doctor; do
+for command in ls watch recover arm disarm doctor; do
     refused "$command" --bogus
     refused "$command" $'--bo\ngus'
     refused "$command" --json=3
@@ -79,7 +79,29 @@ refused watch --timeout x
 refused arm --backend procfs
 refused arm --backend x
 
-for arguments in --help --version 'ls --help' 'watch --help' 'arm --help' 'disarm --help' 'doctor --help' 'ls --list-columns'; do
+refused recover
+refused recover 1
+refused recover 1 2
+refused recover 1 2 3 4
+refused recover 1,2 3 x
+refused recover x 3 x
+refused recover $$ cwd x
+refused recover $$ -1 x
+refused recover $$ 3x x
+refused recover $$ 1000-z x
+refused recover $$ 0 ''
+refused recover --inode 1:2 x
+refused recover --inode 1:2:3:4 x
+refused recover --inode 1:2:-3 x
+refused recover --inode 1:2:3
+refused recover --inode 1:2:3 --tid 5 x
+refused recover --tid x $$ 0 x
+refused recover --tid 1 $$ exe x
+refused recover --link $$ exe -
+refused recover --json $$ exe -
+refused recover --force $$ exe -
+refused recover --json --explain $$ exe
+for arguments in --help --version 'ls --help' 'watch --help' 'recover --help' 'arm --help' 'disarm --help' 'doctor --help' 'ls --list-columns'; do
     # shellcheck disable=SC2086
     run $arguments
     expect_code 0 "$arguments"

@@ -5,7 +5,7 @@ _fdspan() {
     previous=${COMP_WORDS[COMP_CWORD - 1]}
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W 'ls watch arm disarm doctor --help --version' -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W 'ls watch recover arm disarm doctor --help --version' -- "$current")
         return
     fi
     command=${COMP_WORDS[1]}
@@ -43,13 +43,14 @@ _fdspan() {
         mapfile -t COMPREPLY < <(compgen -u -- "$current")
         return
         ;;
-    --older-than | --newer-than | --interval | --timeout | --limit | --count | -c | --comm | -d | --fd) return ;;
+    --older-than | --newer-than | --interval | --timeout | --limit | --count | -c | --comm | -d | --fd | --inode | --tid) return ;;
     esac
     if [ -z "$words" ] && [[ $current == -* ]]; then
         case $command in
         ls) words='--pid --comm --user --fd --older-than --newer-than --deleted --type --ref --all --output --list-columns --sort
             --reverse --limit --json --noheadings --human --backend --color --help' ;;
         watch) words='--pid --event --older-than --interval --count --timeout --verify --json --backend --color --help' ;;
+        recover) words='--inode --tid --force --link --explain --json --backend --help' ;;
         arm) words='--backend --json --help' ;;
         disarm) words='--json --help' ;;
         doctor) words='--json --color --help' ;;
@@ -57,7 +58,11 @@ _fdspan() {
     fi
     if [ -n "$words" ]; then
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
-    elif [ "$command" = ls ] || [ "$command" = watch ]; then
+    elif [ "$command" = recover ] && [ "$COMP_CWORD" -eq 2 ]; then
+        mapfile -t COMPREPLY < <(compgen -W "$(cd /proc && printf '%s\n' [0-9]*)" -- "$current")
+    elif [ "$command" = recover ] && [ "$COMP_CWORD" -eq 3 ] && [[ ${COMP_WORDS[2]} != -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "exe $(ls "/proc/${COMP_WORDS[2]}/fd" 2>/dev/null)" -- "$current")
+    elif [ "$command" = ls ] || [ "$command" = watch ] || [ "$command" = recover ]; then
         compopt -o filenames
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
     fi

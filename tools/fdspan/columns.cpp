@@ -54,19 +54,6 @@ void text_number(std::string& out, Number value) {
     if (value) append_number(out, static_cast<unsigned long long>(*value));
 }
 
-void append_human(std::string& out, std::uint64_t bytes) {
-    constexpr std::string_view suffixes = "KMGTPE";
-    if (bytes < 1024) {
-        append_number(out, static_cast<unsigned long long>(bytes));
-        return;
-    }
-    double value = static_cast<double>(bytes);
-    std::size_t suffix = 0;
-    for (value /= 1024; value >= 999.5 && suffix + 1 < suffixes.size(); value /= 1024) ++suffix;
-    std::array<char, 32> shown{};
-    std::snprintf(shown.data(), shown.size(), value < 9.95 ? "%.1f%c" : "%.0f%c", value, suffixes[suffix]);
-    out += shown.data();
-}
 void text_bytes(std::string& out, Row row, Number bytes) {
     if (!bytes) return;
     if (row.human_sizes) {
@@ -384,6 +371,20 @@ const Column table[] = {
 };
 
 }  // namespace
+
+void append_human(std::string& out, std::uint64_t bytes) {
+    constexpr std::string_view suffixes = "KMGTPE";
+    if (bytes < 1024) {
+        append_number(out, static_cast<unsigned long long>(bytes));
+        return;
+    }
+    double value = static_cast<double>(bytes);
+    std::size_t suffix = 0;
+    for (value /= 1024; value >= 999.5 && suffix + 1 < suffixes.size(); value /= 1024) ++suffix;
+    std::array<char, 32> shown{};
+    std::snprintf(shown.data(), shown.size(), value < 9.95 ? "%.1f%c" : "%.0f%c", value, suffixes[suffix]);
+    out += shown.data();
+}
 
 void WallClockText::append(std::string& out, std::uint64_t boottime_ns) {
     const std::int64_t realtime = clock_.to_realtime_ns(boottime_ns);

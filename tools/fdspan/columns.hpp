@@ -36,6 +36,9 @@ private:
     std::array<Second, 64> seen_;
 };
 
+// "1.5K", "20M"; below 1024 the number itself.
+void append_human(std::string& out, std::uint64_t bytes);
+
 // User names, looked up once each.
 class UserNames {
 public:
