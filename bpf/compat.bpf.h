@@ -71,11 +71,13 @@ static __always_inline long long fdspan_file_count(const struct file *file)
 #define FDSPAN_ARG2(regs) ((regs)->si)
 #define FDSPAN_ARG3(regs) ((regs)->dx)
 #define FDSPAN_ARG4(regs) ((regs)->r10)
+#define FDSPAN_ARG5(regs) ((regs)->r8)
 #elif defined(__TARGET_ARCH_arm64) /* the member is called regs, so the parameter can not be */
 #define FDSPAN_ARG1(saved) ((saved)->orig_x0)
 #define FDSPAN_ARG2(saved) ((saved)->regs[1])
 #define FDSPAN_ARG3(saved) ((saved)->regs[2])
 #define FDSPAN_ARG4(saved) ((saved)->regs[3])
+#define FDSPAN_ARG5(saved) ((saved)->regs[4])
 #endif
 
 /* Arguments of a function in the registers at its entry, where a kprobe stands. */

@@ -14,6 +14,7 @@
 #include "maps.bpf.h"
 #include "track.bpf.h"
 #include "tasks.bpf.h"
+#include "removal.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -374,6 +375,164 @@ int fdspan_exit_unshare(struct trace_event_raw_sys_exit *ctx)
 	return 0;
 }
 
+/* ---- names that are taken away ---- */
+
+#define AT_FDCWD (-100)
+#define AT_REMOVEDIR 0x200
+#define RENAME_EXCHANGE 2
+#define FDSPAN_GIVEN_CHUNKS 9 /* of a path of PATH_MAX */
+
+/* At the exit the kernel has just read the text, so that it can be read without a page fault. */
+static __always_inline void fdspan_fill_place(struct fdspan_place *place, __s32 dfd, __u64 user)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u64 dentry = 0, mnt = 0, at = 0;
+	long got = 0;
+
+	place->base_bytes = 0;
+	place->given_bytes = 0;
+	place->flags = 0;
+	place->pad = 0;
+	/* A long text ends in another chunk than it begins; what is wanted is its end. */
+	for (int i = 0; i < FDSPAN_GIVEN_CHUNKS; i++) {
+		got = bpf_probe_read_user_str(place->given, FDSPAN_GIVEN_BYTES, (void *)(user + at));
+		if (got < FDSPAN_GIVEN_BYTES)
+			break;
+		at += FDSPAN_GIVEN_BYTES - 1;
+	}
+	bool absolute = at == 0 && place->given[0] == '/';
+
+	if (got > 0 && at) {
+		char first = 0;
+
+		bpf_probe_read_user(&first, sizeof(first), (void *)user);
+		absolute = first == '/';
+		got = bpf_probe_read_user_str(place->given, FDSPAN_GIVEN_BYTES, (void *)(user + at + got - FDSPAN_GIVEN_BYTES));
+		place->flags = FDSPAN_PLACE_GIVEN_CUT;
+	}
+	if (got <= 0)
+		return;
+	place->given_bytes = got;
+
+	__u64 fs = (__u64)task->fs;
+
+	if (absolute && fs) {
+		dentry = (__u64)FDSPAN_READ(struct fs_struct, fs, root.dentry);
+		mnt = (__u64)FDSPAN_READ(struct fs_struct, fs, root.mnt);
+	} else if (dfd == AT_FDCWD && fs) {
+		dentry = (__u64)FDSPAN_READ(struct fs_struct, fs, pwd.dentry);
+		mnt = (__u64)FDSPAN_READ(struct fs_struct, fs, pwd.mnt);
+	} else {
+		__u64 file = fdspan_slot(task->files, dfd);
+
+		if (file) {
+			dentry = (__u64)FDSPAN_READ(struct file, file, f_path.dentry);
+			mnt = (__u64)FDSPAN_READ(struct file, file, f_path.mnt);
+		}
+	}
+	if (!dentry)
+		return;
+	__u16 cut = 0;
+
+	fdspan_copy_names(place->base, dentry, mnt, &place->base_bytes, &cut);
+	place->flags |= cut;
+}
+
+/* `places` is a constant: the verifier knows the record's size by it. */
+static __always_inline void fdspan_removed(__u16 how, __u16 places, __s32 dfd, __u64 user, __s32 to_dfd, __u64 to_user)
+{
+	struct fdspan_settings *with = fdspan_settings_get();
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	if (!with || !with->emit)
+		return;
+	__u64 seq = fdspan_next_seq();
+	struct fdspan_unlinked *record = bpf_ringbuf_reserve(&ring, FDSPAN_UNLINKED_BYTES(places), 0);
+
+	if (!record) {
+		fdspan_lost(now);
+		return;
+	}
+	fdspan_header(&record->header, FDSPAN_RECORD_UNLINKED, FDSPAN_UNLINKED_BYTES(places), seq, now);
+	record->ino = 0;
+	record->dev = 0;
+	record->nlink = 0;
+	record->allocated = 0;
+	record->how = how;
+	record->places = places;
+	fdspan_fill_culprit(record);
+	if (places > 0)
+		fdspan_fill_place(&record->place[0], dfd, user);
+	if (places > 1)
+		fdspan_fill_place(&record->place[1], to_dfd, to_user);
+	bpf_ringbuf_submit(record, fdspan_wakeup(with));
+}
+
+/* unlink, mq_unlink */
+SEC("tracepoint/syscalls/sys_exit_unlink")
+int fdspan_exit_unlink(struct trace_event_raw_sys_exit *ctx)
+{
+	FDSPAN_ENTER(ctx);
+	if (ctx->ret == 0)
+		fdspan_removed(FDSPAN_UNLINK_UNLINK, 1, AT_FDCWD, FDSPAN_ARG1(fdspan_syscall_regs()), 0, 0);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_rmdir")
+int fdspan_exit_rmdir(struct trace_event_raw_sys_exit *ctx)
+{
+	FDSPAN_ENTER(ctx);
+	if (ctx->ret == 0)
+		fdspan_removed(FDSPAN_UNLINK_RMDIR, 1, AT_FDCWD, FDSPAN_ARG1(fdspan_syscall_regs()), 0, 0);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_unlinkat")
+int fdspan_exit_unlinkat(struct trace_event_raw_sys_exit *ctx)
+{
+	FDSPAN_ENTER(ctx);
+	struct pt_regs *regs = fdspan_syscall_regs();
+
+	if (ctx->ret == 0)
+		fdspan_removed(FDSPAN_ARG3(regs) & AT_REMOVEDIR ? FDSPAN_UNLINK_RMDIR : FDSPAN_UNLINK_UNLINK, 1, FDSPAN_ARG1(regs),
+			       FDSPAN_ARG2(regs), 0, 0);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_rename")
+int fdspan_exit_rename(struct trace_event_raw_sys_exit *ctx)
+{
+	FDSPAN_ENTER(ctx);
+	struct pt_regs *regs = fdspan_syscall_regs();
+
+	if (ctx->ret == 0)
+		fdspan_removed(FDSPAN_UNLINK_RENAME, 2, AT_FDCWD, FDSPAN_ARG1(regs), AT_FDCWD, FDSPAN_ARG2(regs));
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_renameat")
+int fdspan_exit_renameat(struct trace_event_raw_sys_exit *ctx)
+{
+	FDSPAN_ENTER(ctx);
+	struct pt_regs *regs = fdspan_syscall_regs();
+
+	if (ctx->ret == 0)
+		fdspan_removed(FDSPAN_UNLINK_RENAME, 2, FDSPAN_ARG1(regs), FDSPAN_ARG2(regs), FDSPAN_ARG3(regs), FDSPAN_ARG4(regs));
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_renameat2")
+int fdspan_exit_renameat2(struct trace_event_raw_sys_exit *ctx)
+{
+	FDSPAN_ENTER(ctx);
+	struct pt_regs *regs = fdspan_syscall_regs();
+
+	if (ctx->ret == 0)
+		fdspan_removed(FDSPAN_ARG5(regs) & RENAME_EXCHANGE ? FDSPAN_UNLINK_EXCHANGE : FDSPAN_UNLINK_RENAME, 2, FDSPAN_ARG1(regs),
+			       FDSPAN_ARG2(regs), FDSPAN_ARG3(regs), FDSPAN_ARG4(regs));
+	return 0;
+}
+
 /* ---- tasks ---- */
 
 SEC("tracepoint/syscalls/sys_enter_execve")
@@ -417,6 +576,8 @@ struct io_socket {
 #define IORING_OP_OPENAT 18
 #define IORING_OP_CLOSE 19
 #define IORING_OP_OPENAT2 28
+#define IORING_OP_RENAMEAT 35
+#define IORING_OP_UNLINKAT 36
 #define IORING_OP_SOCKET 45
 #define IORING_OP_FIXED_FD_INSTALL 54
 
@@ -458,6 +619,13 @@ static __always_inline void fdspan_uring_completed(struct io_kiocb *request, __s
 		break;
 	case IORING_OP_FIXED_FD_INSTALL:
 		fdspan_opened(result, FDSPAN_HOW_RECEIVED, false);
+		return;
+	/* The paths are given back by now (io_uring/fs.c, do_unlinkat, do_renameat2). */
+	case IORING_OP_UNLINKAT:
+		fdspan_removed(FDSPAN_UNLINK_UNLINK, 0, 0, 0, 0, 0);
+		return;
+	case IORING_OP_RENAMEAT:
+		fdspan_removed(FDSPAN_UNLINK_RENAME, 0, 0, 0, 0, 0);
 		return;
 	default:
 		return;

@@ -102,6 +102,12 @@ static __always_inline __u64 fdspan_inode(__u64 file)
 	return (__u64)FDSPAN_READ(struct file, file, f_inode);
 }
 
+/* include/linux/fs.h, __inode_get_bytes; without what a file system has promised and not yet placed. */
+static __always_inline __u64 fdspan_allocated(__u64 inode)
+{
+	return (FDSPAN_READ(struct inode, inode, i_blocks) << 9) + FDSPAN_READ(struct inode, inode, i_bytes);
+}
+
 /* ---- news ---- */
 
 /*
@@ -152,12 +158,13 @@ static __always_inline void fdspan_lost(__u64 now_ns)
 }
 
 /* Room for one record of a fixed size, header filled in; NULL counts a loss. */
-#define FDSPAN_RESERVE(record_type, record, now_ns)                                                                    \
+#define FDSPAN_RESERVE(record_type, record, now_ns) FDSPAN_RESERVE_AS(record_type, record, header, now_ns)
+#define FDSPAN_RESERVE_AS(record_type, record, header_field, now_ns)                                                   \
 	({                                                                                                             \
 		__u64 __seq = fdspan_next_seq();                                                                       \
 		typeof(record) __room = bpf_ringbuf_reserve(&ring, sizeof(*(record)), 0);                              \
 		if (__room)                                                                                            \
-			fdspan_header(&__room->header, record_type, sizeof(*(record)), __seq, now_ns);                 \
+			fdspan_header(&__room->header_field, record_type, sizeof(*(record)), __seq, now_ns);           \
 		else                                                                                                   \
 			fdspan_lost(now_ns);                                                                           \
 		__room;                                                                                                \
@@ -222,14 +229,20 @@ static long fdspan_measure_name(__u32 index, void *context)
 	return walk->done != 0;
 }
 
-static __always_inline void fdspan_walk_start(struct fdspan_walk *walk, __u64 file)
+static __always_inline void fdspan_walk_from(struct fdspan_walk *walk, __u64 dentry, __u64 vfsmount)
 {
-	walk->dentry = (__u64)FDSPAN_READ(struct file, file, f_path.dentry);
-	walk->mount = (__u64)FDSPAN_READ(struct file, file, f_path.mnt) - bpf_core_field_offset(struct mount, mnt);
+	walk->dentry = dentry;
+	walk->mount = vfsmount - bpf_core_field_offset(struct mount, mnt);
 	walk->bytes = 0;
 	walk->longest = 0;
 	walk->done = 0;
 	walk->cut = 0;
+}
+
+static __always_inline void fdspan_walk_start(struct fdspan_walk *walk, __u64 file)
+{
+	fdspan_walk_from(walk, (__u64)FDSPAN_READ(struct file, file, f_path.dentry),
+			 (__u64)FDSPAN_READ(struct file, file, f_path.mnt));
 }
 
 /*
@@ -426,6 +439,41 @@ static __always_inline void fdspan_opened(__s32 fd, __u16 how, bool doubtful)
 
 enum fdspan_news { FDSPAN_NEWS_NONE, FDSPAN_NEWS_CLOSED, FDSPAN_NEWS_RELEASED };
 
+#define FDSPAN_FILL_CLOSED(record)                                                                                     \
+	do {                                                                                                           \
+		(record)->description_id = id;                                                                         \
+		(record)->description_earliest_ns = earliest;                                                          \
+		(record)->description_latest_ns = latest;                                                              \
+		(record)->fd = fd;                                                                                     \
+		(record)->last = last;                                                                                 \
+		(record)->unlinked = unlinked;                                                                         \
+	} while (0)
+
+/* A file without links: its deletion may have gone unseen, and its bytes may be given back now. */
+static __always_inline void fdspan_send_closed(struct fdspan_settings *with, __u16 type, __u64 id, __u64 earliest, __u64 latest,
+					       __s32 fd, bool last, __u64 inode, __u64 now)
+{
+	bool unlinked = !FDSPAN_READ(struct inode, inode, i_nlink);
+
+	if (unlinked) {
+		struct fdspan_closed_unlinked *record = FDSPAN_RESERVE_AS(type, record, closed.header, now);
+
+		if (!record)
+			return;
+		FDSPAN_FILL_CLOSED(&record->closed);
+		record->allocated = fdspan_allocated(inode);
+		record->size = FDSPAN_READ(struct inode, inode, i_size);
+		bpf_ringbuf_submit(record, fdspan_wakeup(with));
+	} else {
+		struct fdspan_closed *record = FDSPAN_RESERVE(type, record, now);
+
+		if (!record)
+			return;
+		FDSPAN_FILL_CLOSED(record);
+		bpf_ringbuf_submit(record, fdspan_wakeup(with));
+	}
+}
+
 /*
  * Descriptor (table, fd), which holds `file`, is about to go. Without other references the description goes with it; with
  * some it stays, and who they are is for a snapshot to find out.
@@ -463,17 +511,8 @@ static __always_inline void fdspan_slot_ends(__u64 table, __s32 fd, __u64 file, 
 	}
 	if (!with || !with->emit || news == FDSPAN_NEWS_NONE || (news == FDSPAN_NEWS_RELEASED && !last))
 		return;
-	__u16 type = news == FDSPAN_NEWS_CLOSED ? FDSPAN_RECORD_CLOSED : FDSPAN_RECORD_RELEASED;
-	struct fdspan_closed *record = FDSPAN_RESERVE(type, record, now);
-
-	if (!record)
-		return;
-	record->description_id = id ?: fdspan_hide(with, file);
-	record->description_earliest_ns = earliest;
-	record->description_latest_ns = latest;
-	record->fd = news == FDSPAN_NEWS_CLOSED ? fd : -1;
-	record->last = last;
-	bpf_ringbuf_submit(record, fdspan_wakeup(with));
+	fdspan_send_closed(with, news == FDSPAN_NEWS_CLOSED ? FDSPAN_RECORD_CLOSED : FDSPAN_RECORD_RELEASED,
+			   id ?: fdspan_hide(with, file), earliest, latest, news == FDSPAN_NEWS_CLOSED ? fd : -1, last, inode, now);
 }
 
 static __always_inline void fdspan_closing(__s32 fd)

@@ -219,17 +219,8 @@ static __always_inline void fdspan_handle_last_put(__u64 file)
 	}
 	if (!with->emit || (!id && !(FDSPAN_READ(struct file, file, f_mode) & FMODE_OPENED)))
 		return;
-	__u64 now = bpf_ktime_get_boot_ns();
-	struct fdspan_closed *record = FDSPAN_RESERVE(FDSPAN_RECORD_RELEASED, record, now);
-
-	if (!record)
-		return;
-	record->description_id = id ?: fdspan_hide(with, file);
-	record->description_earliest_ns = earliest;
-	record->description_latest_ns = latest;
-	record->fd = -1;
-	record->last = 1;
-	bpf_ringbuf_submit(record, fdspan_wakeup(with));
+	fdspan_send_closed(with, FDSPAN_RECORD_RELEASED, id ?: fdspan_hide(with, file), earliest, latest, -1, true, fdspan_inode(file),
+			   bpf_ktime_get_boot_ns());
 }
 FDSPAN_HOOK1(last_put, __fput, fdspan_handle_last_put, 0)
 

@@ -130,7 +130,7 @@ enum fdspan_record_type {
 	FDSPAN_RECORD_EXEC = 5,
 	FDSPAN_RECORD_EXIT = 6,   /* a task ended */
 	FDSPAN_RECORD_UNSHARED = 7, /* a task got a copy of its descriptor table for itself */
-	FDSPAN_RECORD_UNLINKED = 8, /* a name was removed or replaced; which file it was is for user space to find out */
+	FDSPAN_RECORD_UNLINKED = 8, /* a name was removed, moved or replaced */
 };
 
 struct fdspan_record {
@@ -180,9 +180,16 @@ struct fdspan_closed {
 	fdspan_u64 description_earliest_ns; /* both 0: not known */
 	fdspan_u64 description_latest_ns;
 	fdspan_s32 fd; /* -1 for RELEASED */
-	fdspan_u32 last; /* CLOSED: 1 when no other reference kept the description: it was released with it */
+	fdspan_u16 last; /* CLOSED: 1 when no other reference kept the description: it was released with it */
+	fdspan_u16 unlinked; /* 1: the file had no links; then this is the beginning of a fdspan_closed_unlinked */
 };
 FDSPAN_ASSERT_SIZE(struct fdspan_closed, 64);
+struct fdspan_closed_unlinked {
+	struct fdspan_closed closed;
+	fdspan_u64 allocated; /* bytes, as far as the inode itself counts them */
+	fdspan_u64 size;
+};
+FDSPAN_ASSERT_SIZE(struct fdspan_closed_unlinked, 80);
 
 /* FDSPAN_RECORD_FORK; header.pid/tid is the parent. */
 struct fdspan_fork {
@@ -219,18 +226,51 @@ struct fdspan_exit {
 };
 FDSPAN_ASSERT_SIZE(struct fdspan_exit, 48);
 
-#define FDSPAN_NAME_BYTES 256
+#define FDSPAN_NAME_BYTES 256 /* one name, NUL included */
 
-/* FDSPAN_RECORD_UNLINKED, from the exit of unlink, unlinkat, rmdir, rename, renameat, renameat2. */
+/*
+ * FDSPAN_RECORD_UNLINKED: a name was taken away, or given to another file. The `trampoline` and `kprobe` backends tell which
+ * file it led to, and send only what somebody may hold; the `syscall` backend tells the path as the caller gave it, and which
+ * file that was is for user space to find out.
+ */
+#define FDSPAN_NAMES_BYTES 512
+#define FDSPAN_GIVEN_BYTES 512
+
+/* A path as a caller gave it, and the directory that it starts from. Behind them: base, given. */
+struct fdspan_place {
+	fdspan_u16 base_bytes;  /* names as in OPENED */
+	fdspan_u16 given_bytes; /* with the NUL */
+	fdspan_u16 flags;       /* FDSPAN_PLACE_* */
+	fdspan_u16 pad;
+	char base[FDSPAN_NAMES_BYTES];
+	char given[FDSPAN_GIVEN_BYTES];
+};
+#define FDSPAN_PLACE_BASE_CUT 1  /* the outermost names are missing */
+#define FDSPAN_PLACE_GIVEN_CUT 2 /* only the end of the text is here */
+FDSPAN_ASSERT_SIZE(struct fdspan_place, 1032);
+
 struct fdspan_unlinked {
 	struct fdspan_record header;
-	fdspan_u16 how; /* FDSPAN_UNLINK_* */
-	fdspan_u16 pad[3];
-	char name[FDSPAN_NAME_BYTES]; /* last component as the caller gave it, NUL-terminated, for matching candidates */
+	fdspan_u64 ino;       /* of the file that lost the name; 0: not known */
+	fdspan_u64 cgroup;    /* id in the unified hierarchy */
+	fdspan_u64 allocated; /* bytes, as far as the inode itself counts them; with ino only */
+	fdspan_u32 dev;
+	fdspan_u32 nlink;     /* what is left */
+	fdspan_u32 uid;
+	fdspan_u16 how;       /* FDSPAN_UNLINK_* */
+	fdspan_u16 places;    /* that follow: 0 with ino; 1; 2 for a rename, from and to */
+	fdspan_u16 exe_bytes; /* names as in OPENED, of the caller's executable */
+	fdspan_u16 exe_flags; /* FDSPAN_PLACE_BASE_CUT */
+	fdspan_u32 pad;
+	char comm[16];
+	char exe[FDSPAN_NAMES_BYTES];
+	struct fdspan_place place[2];
 };
 #define FDSPAN_UNLINK_UNLINK 0
 #define FDSPAN_UNLINK_RMDIR 1
 #define FDSPAN_UNLINK_RENAME 2
-FDSPAN_ASSERT_SIZE(struct fdspan_unlinked, 296);
+#define FDSPAN_UNLINK_EXCHANGE 3 /* two names changed places: nothing was removed */
+FDSPAN_ASSERT_SIZE(struct fdspan_unlinked, 2672);
+#define FDSPAN_UNLINKED_BYTES(places) (sizeof(struct fdspan_unlinked) - (2 - (places)) * sizeof(struct fdspan_place))
 
 #endif /* FDSPAN_WIRE_H */

@@ -73,10 +73,28 @@ TEST_CASE("a record is refused when a size, a number or a text can't be trusted"
           Malformed::number);
     CHECK(with(make_record<fdspan_table_record>(FDSPAN_RECORD_EXEC, 1, 1, 1),
                [](Bytes& b) { b.as<fdspan_table_record>().words = 33; }) == Malformed::number);
-    CHECK(with(make_record<fdspan_unlinked>(FDSPAN_RECORD_UNLINKED, 1, 1, 1),
-               [](Bytes& b) { std::memset(b.as<fdspan_unlinked>().name, 'x', FDSPAN_NAME_BYTES); }) == Malformed::text);
-    CHECK(with(make_record<fdspan_unlinked>(FDSPAN_RECORD_UNLINKED, 1, 1, 1),
-               [](Bytes& b) { b.as<fdspan_unlinked>().how = 3; }) == Malformed::number);
+    const Bytes removed = make_record<fdspan_unlinked>(FDSPAN_RECORD_UNLINKED, 1, 1, 1);
+    CHECK(with(removed, [](Bytes& b) { b.as<fdspan_unlinked>().how = FDSPAN_UNLINK_EXCHANGE + 1; }) == Malformed::number);
+    CHECK(with(removed, [](Bytes& b) { b.as<fdspan_unlinked>().places = 3; }) == Malformed::number);
+    CHECK(with(removed, [](Bytes& b) { b.as<fdspan_unlinked>().exe_bytes = 1; b.as<fdspan_unlinked>().exe[0] = 'x'; }) == Malformed::path);
+    CHECK(with(removed, [](Bytes& b) { b.as<fdspan_unlinked>().exe_bytes = FDSPAN_NAMES_BYTES + 1; }) == Malformed::path);
+    const auto given = [&](std::uint16_t places, std::uint32_t bytes, std::uint16_t given_bytes) {
+        return with(removed, [&](Bytes& b) {
+            auto& raw = b.as<fdspan_unlinked>();
+            raw.header.size = bytes;
+            raw.places = places;
+            std::memset(raw.place[1].given, 'x', sizeof raw.place[1].given);
+            raw.place[1].given_bytes = given_bytes;
+        });
+    };
+    CHECK(given(2, FDSPAN_UNLINKED_BYTES(2), 0) == Malformed::none);
+    CHECK(given(2, FDSPAN_UNLINKED_BYTES(2), 1) == Malformed::text);
+    CHECK(given(2, FDSPAN_UNLINKED_BYTES(2), FDSPAN_GIVEN_BYTES + 1) == Malformed::text);
+    CHECK(given(2, FDSPAN_UNLINKED_BYTES(2) - 1, 0) == Malformed::size);
+    CHECK(given(1, FDSPAN_UNLINKED_BYTES(1), 1) == Malformed::none);
+    CHECK(given(0, FDSPAN_UNLINKED_BYTES(0) - 1, 0) == Malformed::size);
+    CHECK(with(make_record<fdspan_closed>(FDSPAN_RECORD_CLOSED, 1, 1, 1), [](Bytes& b) { b.as<fdspan_closed>().unlinked = 1; }) ==
+          Malformed::size);
     Record record;
     Bytes shorter(sizeof(fdspan_record) - 1);
     CHECK(decode(shorter.data(), shorter.size(), record) == Malformed::short_header);

@@ -37,7 +37,7 @@ _fdspan() {
     --color) words='auto always never' ;;
     --ref) words='fd mem exe cwd root' ;;
     --type) words='REG DIR CHR BLK FIFO SOCK LNK ANON eventfd eventpoll inotify io_uring pidfd signalfd timerfd' ;;
-    --event) words='opened closed released deleted exec exit lost resynced' ;;
+    --event) words='opened closed released deleted unlinked exec exit lost resynced' ;;
     -p | --pid) words=$(cd /proc && printf '%s\n' [0-9]*) ;;
     -u | --user)
         mapfile -t COMPREPLY < <(compgen -u -- "$current")

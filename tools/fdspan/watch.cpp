@@ -24,7 +24,9 @@ namespace {
 
 constexpr std::size_t events_per_batch = 4096;
 constexpr EventKind all_kinds[] = {EventKind::opened, EventKind::closed, EventKind::released, EventKind::deleted,
-                                   EventKind::exec,   EventKind::exit,   EventKind::lost,     EventKind::resynced};
+                                   EventKind::unlinked, EventKind::exec, EventKind::exit,     EventKind::lost,
+                                   EventKind::resynced};
+constexpr std::string_view kind_names = "opened, closed, released, deleted, unlinked, exec, exit, lost, resynced";
 
 volatile sig_atomic_t stop_requested = 0;
 volatile sig_atomic_t wake_fd = -1;
@@ -34,6 +36,18 @@ void request_stop(int) {
     const ssize_t woken = ::write(wake_fd, "", 1);
     static_cast<void>(woken);  // full: woken already
     errno = saved;
+}
+
+bool is_one_of(const Column& column, std::initializer_list<std::string_view> names) {
+    return std::find(names.begin(), names.end(), column.name) != names.end();
+}
+// What is true of a file, whoever holds it.
+bool is_of_file(const Column& column) {
+    return is_one_of(column, {"TYPE", "DELETED", "STATE", "DEV", "RDEV", "INO", "NLINK", "DESCRIPTION", "NAME"});
+}
+// What is particular to one holder of a file.
+bool is_of_holding(const Column& column) {
+    return is_one_of(column, {"TID", "REF", "FD", "FLAGS", "MAP", "AGE", "OPENED", "DESCRIPTION"});
 }
 
 constexpr std::uint32_t bit(EventKind kind) { return 1U << static_cast<unsigned>(kind); }
@@ -67,6 +81,8 @@ public:
 private:
     [[nodiscard]] bool wanted(const Event& event) const;
     void print_json(const Event& event);
+    void print_json_removal(const Event& event);
+    void append_removal(std::string& out, const Event& event);
     void print_text(const Event& event);
     [[nodiscard]] RowContext context(const Event& event);
 
@@ -122,6 +138,12 @@ void EventPrinter::operator()(const Event& event) {
     output_.written();
 }
 
+std::string length_text(const Interval& length) {
+    AgeRange range{length.earliest_ns, length.latest_ns, length.is_exact()};
+    if (length.latest_ns == std::numeric_limits<std::uint64_t>::max()) range.max_ns.reset();
+    return format_age(range);
+}
+
 RowContext EventPrinter::context(const Event& event) {
     return {event.strings, event.process, event.reference, 0, event.when.latest_ns, &clock_, &users_, false};
 }
@@ -143,21 +165,29 @@ void EventPrinter::print_json(const Event& event) {
     out += "\",\"when\":";
     clock_.append_json(out, event.when);
     out += ',';
-    if (event.process != nullptr) {
+    if (event.process != nullptr || event.reference != nullptr) {
         const RowContext row = context(event);
         for (const Column& column : all_columns()) {
-            const bool age = column.name == "AGE";  // the duration of a closed span says it
-            if (column.json != nullptr && !age && (column.of_process || event.reference != nullptr)) column.json(out, row);
+            if (column.json == nullptr || column.name == "AGE") continue;  // the duration of a closed span says it
+            if (column.name == "ALLOCATED" && event.allocated) continue;   // the event knows better
+            const bool known = event.process == nullptr ? is_of_file(column) : column.of_process || event.reference != nullptr;
+            if (known) column.json(out, row);
         }
     }
-    if (event.duration) {
-        number("duration_ns", event.duration->earliest_ns);
-        if (event.duration->latest_ns == std::numeric_limits<std::uint64_t>::max()) {
-            out += "\"duration_max_ns\":null,";
+    const auto span = [&](std::string_view key, std::string_view key_max, const Interval& length) {
+        number(key, length.earliest_ns);
+        if (length.latest_ns == std::numeric_limits<std::uint64_t>::max()) {
+            out += '"';
+            out += key_max;
+            out += "\":null,";
         } else {
-            number("duration_max_ns", event.duration->latest_ns);
+            number(key_max, length.latest_ns);
         }
-    }
+    };
+    if (event.duration) span("duration_ns", "duration_max_ns", *event.duration);
+    if (event.held_deleted) span("held_deleted_ns", "held_deleted_max_ns", *event.held_deleted);
+    if (event.allocated) number("allocated", *event.allocated);
+    if (event.kind == EventKind::deleted || event.kind == EventKind::unlinked) print_json_removal(event);
     switch (event.kind) {
         case EventKind::lost: number("lost", event.lost_records); break;
         case EventKind::exit:
@@ -173,6 +203,76 @@ void EventPrinter::print_json(const Event& event) {
     }
     out.back() = '}';
     out += '\n';
+}
+
+// Who took the name and how, what it was worth, and who has the file now.
+void EventPrinter::print_json_removal(const Event& event) {
+    std::string& out = output_.buffer();
+    append_json_text(out, "how", to_string(event.how));
+    out += ",\"by\":";
+    if (event.by == nullptr) {
+        out += "null,";
+    } else {
+        out += "{\"pid\":";
+        append_number(out, static_cast<long long>(event.by->pid));
+        out += ",\"uid\":";
+        append_number(out, static_cast<unsigned long long>(event.by->uid));
+        for (const auto& [key, text] : {std::pair{"comm", event.by->comm}, {"exe", event.by->exe}, {"cgroup", event.by->cgroup}}) {
+            out += ',';
+            append_json_text(out, key, event.strings->get(text));
+        }
+        out += "},";
+    }
+    out += "\"holder_count\":";
+    append_number(out, static_cast<unsigned long long>(event.holder_count));
+    out += ",\"holders\":[";
+    for (const Holder& holder : event.holders) {
+        const RowContext row{event.strings, holder.process, holder.reference, 0, event.when.latest_ns, &clock_, &users_, false};
+        out += '{';
+        for (const Column& column : all_columns()) {
+            if (column.json != nullptr && (column.of_process || is_of_holding(column))) column.json(out, row);
+        }
+        out.back() = '}';
+        out += ',';
+    }
+    if (out.back() == ',') out.pop_back();
+    out += "],";
+}
+
+// "by rm (pid 12, user root, /usr/bin/rm) with unlink, 4096 bytes, held by: sleep 812 fd 3 (5s)"
+void EventPrinter::append_removal(std::string& out, const Event& event) {
+    constexpr std::size_t shown_holders = 8;
+    const auto text = [&](StringId id) { return escape(event.strings->get(id)); };
+    if (event.by != nullptr) {
+        out += " by " + text(event.by->comm) + " (pid " + std::to_string(event.by->pid) + ", user " +
+               escape(users_.name(event.by->uid));
+        if (event.by->exe != 0) out += ", " + text(event.by->exe);
+        out += ")";
+    } else {
+        out += " by somebody unseen";
+    }
+    if (event.how != Removal::unknown) out += " with " + std::string(to_string(event.how));
+    if (event.kind == EventKind::unlinked) {
+        out += ", links left: " + std::to_string(event.reference->nlink);
+    } else if (event.allocated) {
+        out += ", " + std::to_string(*event.allocated) + " bytes";
+    }
+    if (event.holders.empty()) {
+        out += ", held by no process: in flight";
+        return;
+    }
+    out += ", held by:";
+    for (std::size_t i = 0; i < std::min(event.holders.size(), shown_holders); ++i) {
+        const Holder& holder = event.holders[i];
+        const RowContext row{event.strings, holder.process, holder.reference, 0, event.when.latest_ns, &clock_, &users_, false};
+        out += (i == 0 ? " " : "; ") + text(holder.process->comm) + " " + std::to_string(holder.process->pid) + " ";
+        if (holder.reference->ref == RefKind::fd) out += "fd ";
+        find_column("FD")->text(out, row);
+        std::string age;
+        find_column("AGE")->text(age, row);
+        if (!age.empty()) out += " (" + age + ")";
+    }
+    if (event.holder_count > shown_holders) out += "; and " + std::to_string(event.holder_count - shown_holders) + " more";
 }
 
 // TIME EVENT PID COMM FD TYPE NAME, and what is particular to the event.
@@ -205,7 +305,7 @@ void EventPrinter::print_text(const Event& event) {
         const RowContext row = context(event);
         for (const std::string_view name : {"FD", "TYPE", "NAME"}) {
             std::string cell;
-            find_column(name)->text(cell, row);
+            if (name != "FD" || event.process != nullptr) find_column(name)->text(cell, row);
             if (cell.empty()) cell = "-";
             if (name == "FD") {
                 right(cell, 4);
@@ -220,12 +320,14 @@ void EventPrinter::print_text(const Event& event) {
         case EventKind::resynced:
             out += " a snapshot added " + std::to_string(event.added) + " spans and ended " + std::to_string(event.ended);
             break;
+        case EventKind::deleted:
+        case EventKind::unlinked: append_removal(out, event); break;
         default: break;
     }
-    if (event.duration) {
-        AgeRange range{event.duration->earliest_ns, event.duration->latest_ns, event.duration->is_exact()};
-        if (event.duration->latest_ns == std::numeric_limits<std::uint64_t>::max()) range.max_ns.reset();
-        out += " after " + format_age(range);
+    if (event.duration) out += " after " + length_text(*event.duration);
+    if (event.held_deleted) {
+        out += ", deleted for " + length_text(*event.held_deleted);
+        if (event.allocated) out += ", gives back " + std::to_string(*event.allocated) + " bytes";
     }
     out += '\n';
     if (stdout_is_terminal_) output_.flush();
@@ -239,7 +341,7 @@ Result<void> parse_kinds(std::string_view text, std::uint32_t& kinds) {
             return {};
         }
         return fail(EINVAL, "there is no event \"" + escape(part) +
-                                "\"; expected opened, closed, released, deleted, exec, exit, lost or resynced");
+                                "\"; expected one of " + std::string(kind_names));
     });
 }
 
@@ -366,7 +468,7 @@ int run_watch(std::vector<std::string> arguments, Output& output) {
     app.add_option("PATH", paths, "Only files at or below these paths")->type_name("");
     add_repeated(app, "-p,--pid", "PID", "Only these processes (repeatable, comma lists)",
                  [&](const std::string& text) { return parse_pids(text, options.tracker.pids); });
-    add_repeated(app, "--event", "KIND", "opened, closed, released, deleted, exec, exit, lost, resynced (repeatable, comma lists)",
+    add_repeated(app, "--event", "KIND", std::string(kind_names) + " (repeatable, comma lists)",
                  [&](const std::string& text) { return parse_kinds(text, options.kinds); });
     add_value(app, "--older-than", "DUR", "Only spans that end (closed, released) after certainly having been open this long",
               into_duration(options.older_than_ns, 0));

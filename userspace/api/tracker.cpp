@@ -20,6 +20,7 @@
 #include "kernel/iterators.hpp"
 #include "kernel/tracking.hpp"
 #include "reconcile/reconcile.hpp"
+#include "reconcile/removals.hpp"
 
 namespace fdspan {
 namespace {
@@ -31,6 +32,15 @@ constexpr std::uint64_t resync_delay_ns = 100'000'000;
 constexpr std::uint64_t resync_deadline_ns = 2'000'000'000;
 // Processes that the index knows in part are read again at most so often.
 constexpr std::uint64_t completion_interval_ns = 50'000'000;
+
+// A look at all that has no links any more, for removals that concern nobody known: at most so often, and never more than one
+// part in so many of the time.
+constexpr std::uint64_t sweep_soon_ns = 5'000'000;
+constexpr std::uint64_t sweep_soon_share = 10;
+constexpr std::uint64_t sweep_interval_ns = 100'000'000;
+constexpr std::uint64_t sweep_share = 100;
+// A directory with very much below it was moved: the paths are read again so soon.
+constexpr std::uint64_t stale_paths_ns = 1'000'000'000;
 
 // Before a snapshot is reconciled the ring is emptied; under steady fire not for ever.
 constexpr std::size_t catch_up_records = 65536;
@@ -64,6 +74,8 @@ struct Tracker::State {
     std::vector<std::string> refused;         // why each better backend than this one was not taken
     std::unordered_set<pid_t> pids;
     Index index;
+    Removals removals{index};
+    std::set<std::tuple<pid_t, std::uint32_t, std::uint64_t>> swept;  // process, device, inode of the last look at what has no links
     std::unique_ptr<Tracking> tracking;       // BPF backends only
     std::unique_ptr<IteratorReader> reader;   // BPF backends only
     SequenceTracker sequence;
@@ -76,6 +88,8 @@ struct Tracker::State {
     std::uint64_t last_loss_ns = 0;
     std::uint64_t next_reconcile_ns = 0;      // CLOCK_BOOTTIME; 0: never
     std::uint64_t next_completion_ns = 0;
+    std::uint64_t next_sweep_ns = 0;
+    std::uint64_t next_urgent_sweep_ns = 0;
 
     Result<void> open_bpf(Backend wanted);
     Result<void> open_procfs();
@@ -86,6 +100,8 @@ struct Tracker::State {
     Result<std::size_t> process_procfs(const Sink& sink);
     Result<std::size_t> drain(const Sink& sink, std::size_t max_records);
     Result<void> resync(const Sink& sink);
+    Result<void> sweep_unlinked(const Sink& sink);
+    [[nodiscard]] std::uint64_t sweep_due_ns() const;
     Result<void> resync_with(Snapshot snapshot, const ReconcileOptions& how, const Sink& sink);
     void note_loss(const Loss& loss, const Sink& sink);
     [[nodiscard]] ReconcileOptions silent() const;
@@ -219,7 +235,12 @@ Result<std::size_t> Tracker::State::drain(const Sink& sink, std::size_t max_reco
         }
         const fdspan_record& header = header_of(record);
         if (const auto loss = sequence.observe(header.cpu, header.seq, header.boottime_ns)) note_loss(*loss, sink);
-        if (wanted(record)) index.apply(record, sink);
+        if (const auto* const unlinked = std::get_if<UnlinkedRecord>(&record)) {
+            removals.apply(*unlinked, sink);  // whoever did it
+        } else if (wanted(record)) {
+            removals.before_close(record, sink);
+            index.apply(record, sink);
+        }
         return records < max_records;
     });
 }
@@ -234,6 +255,7 @@ Result<void> Tracker::State::resync_with(Snapshot snapshot, const ReconcileOptio
         }
     }
     ReconcileOptions with = how;
+    with.removals = &removals;
     with.releases_come = backend == Backend::trampoline || backend == Backend::kprobe;
     if (reconcile(index, snapshot, with, sink).uncertain) {
         const std::uint64_t now = boottime_now_ns();
@@ -254,6 +276,49 @@ Result<void> Tracker::State::resync(const Sink& sink) {
         auto swept = reader->sweep();
         if (!swept) return tl::unexpected(swept.error());
     }
+    return {};
+}
+
+std::uint64_t Tracker::State::sweep_due_ns() const {
+    switch (removals.wish()) {
+        case Removals::Wish::none: return 0;
+        case Removals::Wish::whenever: return std::max<std::uint64_t>(next_sweep_ns, 1);
+        case Removals::Wish::soon: return std::max<std::uint64_t>(next_urgent_sweep_ns, 1);
+    }
+    return 0;
+}
+
+// Looks for files without links that the index does not know to be deleted, and reads whoever holds one.
+Result<void> Tracker::State::sweep_unlinked(const Sink& sink) {
+    removals.wish_is_met();
+    const std::uint64_t began = boottime_now_ns();
+    SnapshotRequest request;
+    request.fields = field_stat;
+    request.deleted_only = true;
+    request.pids = options.pids;
+    auto found = reader->read(request);
+    if (!found) return tl::unexpected(found.error());
+    std::set<pid_t> holders;
+    decltype(swept) now_swept;
+    for (const Reference& row : found->references) {
+        const pid_t pid = found->processes[row.process].pid;
+        const auto [place, added] = now_swept.emplace(pid, kernel_device(row.dev), row.ino);
+        if (added && !swept.contains(*place)) holders.insert(pid);
+    }
+    swept = std::move(now_swept);
+    if (!holders.empty()) {
+        ReconcileOptions how;
+        how.pids.assign(holders.begin(), holders.end());
+        how.report = false;
+        auto snapshot = read_snapshot(how.pids, false);
+        if (!snapshot) return tl::unexpected(snapshot.error());
+        if (auto done = resync_with(std::move(*snapshot), how, sink); !done) return done;
+    }
+    removals.after_sweep(sink);
+    const std::uint64_t ended = boottime_now_ns();
+    const std::uint64_t took = ended - began;
+    next_sweep_ns = ended + std::max(sweep_interval_ns, sweep_share * took);
+    next_urgent_sweep_ns = ended + std::max(sweep_soon_ns, sweep_soon_share * took);
     return {};
 }
 
@@ -295,6 +360,13 @@ Result<std::size_t> Tracker::State::process_bpf(const Sink& sink, std::size_t ma
             if (auto done = resync_with(std::move(*snapshot), how, counting); !done) return tl::unexpected(done.error());
         }
         next_completion_ns = now + completion_interval_ns;
+    }
+    if (all && removals.paths_are_stale() && next_reconcile_ns != 0) {
+        next_reconcile_ns = std::min(next_reconcile_ns, now + stale_paths_ns);
+        removals.paths_are_mended();
+    }
+    if (const std::uint64_t due = sweep_due_ns(); all && due != 0 && now >= due) {
+        if (auto done = sweep_unlinked(counting); !done) return tl::unexpected(done.error());
     }
 
     // The timer drives while records flow or something is to be mended; else the ring itself wakes.
@@ -357,10 +429,12 @@ Backend Tracker::backend() const { return state_->backend; }
 int Tracker::fd() const { return state_->poll.get(); }
 
 int Tracker::timeout_ms() const {
-    if (state_->next_reconcile_ns == 0) return -1;
+    std::uint64_t next_ns = state_->next_reconcile_ns;
+    if (const std::uint64_t due = state_->sweep_due_ns(); due != 0 && (next_ns == 0 || due < next_ns)) next_ns = due;
+    if (next_ns == 0) return -1;
     const std::uint64_t now = boottime_now_ns();
-    if (state_->next_reconcile_ns <= now) return 0;
-    return static_cast<int>(std::min<std::uint64_t>((state_->next_reconcile_ns - now + 999'999) / 1'000'000, 1'000'000'000));
+    if (next_ns <= now) return 0;
+    return static_cast<int>(std::min<std::uint64_t>((next_ns - now + 999'999) / 1'000'000, 1'000'000'000));
 }
 
 Result<std::size_t> Tracker::process(const Sink& sink, std::size_t max_events) {

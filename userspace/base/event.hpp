@@ -14,7 +14,8 @@
 
 namespace fdspan {
 
-enum class EventKind : std::uint8_t { opened, closed, released, deleted, exec, exit, lost, resynced };
+// unlinked: a file lost the name it was opened by and has another one left.
+enum class EventKind : std::uint8_t { opened, closed, released, deleted, exec, exit, lost, resynced, unlinked };
 [[nodiscard]] constexpr std::string_view to_string(EventKind kind) {
     switch (kind) {
         case EventKind::opened: return "opened";
@@ -25,6 +26,7 @@ enum class EventKind : std::uint8_t { opened, closed, released, deleted, exec, e
         case EventKind::exit: return "exit";
         case EventKind::lost: return "lost";
         case EventKind::resynced: return "resynced";
+        case EventKind::unlinked: return "unlinked";
     }
     return "?";
 }
@@ -61,15 +63,16 @@ struct Event {
     Interval when;                       // exact for what the kernel stamped, bounded for what a snapshot found out
     const StringTable* strings = nullptr;
     const Process* process = nullptr;    // null for lost and resynced
-    const Reference* reference = nullptr; // opened, closed, released, deleted
+    const Reference* reference = nullptr; // opened, closed, released, deleted, unlinked
     std::optional<Interval> duration;    // closed, released: length of the span (ns), as an interval
     std::uint64_t lost_records = 0;      // lost: how many, within `when`
     std::int32_t exit_code = 0;          // exit: as in wait status
     std::uint32_t added = 0;             // resynced: spans the snapshot added
     std::uint32_t ended = 0;             // resynced: spans the snapshot ended
-    Removal how = Removal::unknown;      // deleted
-    const Culprit* by = nullptr;         // deleted: null when nobody saw it happen
-    std::span<const Holder> holders;     // deleted: who holds the file now; `reference` is one of theirs
+    Removal how = Removal::unknown;      // deleted, unlinked
+    const Culprit* by = nullptr;         // deleted, unlinked: null when nobody saw it happen
+    std::span<const Holder> holders;     // deleted, unlinked: who holds the file now; `reference` is one of theirs
+    std::size_t holder_count = 0;        // … and how many there are: the list has a bound
     std::optional<std::uint64_t> allocated;  // deleted: bytes really on disk; released, of a deleted file: bytes given back
     std::optional<Interval> held_deleted;    // released, of a deleted file: how long it was held after its deletion (ns)
 };

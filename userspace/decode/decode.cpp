@@ -47,7 +47,9 @@ Malformed decode_closed(const void* data, std::uint32_t size, bool has_fd, Recor
     if (raw == nullptr) return Malformed::size;
     if (has_fd && raw->fd < 0) return Malformed::number;
     if (raw->description_earliest_ns > raw->description_latest_ns) return Malformed::number;
-    out = View{raw};
+    const auto* const unlinked = as<fdspan_closed_unlinked>(data, size);
+    if (raw->unlinked != 0 && unlinked == nullptr) return Malformed::size;
+    out = View{raw, raw->unlinked != 0 ? unlinked : nullptr};
     return Malformed::none;
 }
 
@@ -60,13 +62,30 @@ Malformed decode_table(const void* data, std::uint32_t size, Record& out) {
     return Malformed::none;
 }
 
+// Names that lie in a field of FDSPAN_NAMES_BYTES.
+bool is_names(std::size_t bytes, const char* names) {
+    return bytes <= FDSPAN_NAMES_BYTES && (bytes == 0 || names[bytes - 1] == '\0');
+}
+
 Malformed decode_unlinked(const void* data, std::uint32_t size, Record& out) {
-    const auto* const raw = as<fdspan_unlinked>(data, size);
-    if (raw == nullptr) return Malformed::size;
-    if (raw->how > FDSPAN_UNLINK_RENAME) return Malformed::number;
-    const void* const end = std::memchr(raw->name, 0, sizeof raw->name);
-    if (end == nullptr) return Malformed::text;
-    out = UnlinkedRecord{raw, {raw->name, static_cast<std::size_t>(static_cast<const char*>(end) - raw->name)}};
+    constexpr unsigned max_places = 2;
+    const auto* const raw = static_cast<const fdspan_unlinked*>(data);
+    if (size < FDSPAN_UNLINKED_BYTES(0)) return Malformed::size;
+    if (raw->how > FDSPAN_UNLINK_EXCHANGE || raw->places > max_places) return Malformed::number;
+    if (size < FDSPAN_UNLINKED_BYTES(raw->places)) return Malformed::size;
+    if (!is_names(raw->exe_bytes, raw->exe)) return Malformed::path;
+    UnlinkedRecord view{raw, {raw->exe, raw->exe_bytes}, raw->places, {}};
+    for (unsigned i = 0; i < raw->places; ++i) {
+        const fdspan_place& place = raw->place[i];
+        if (!is_names(place.base_bytes, place.base)) return Malformed::path;
+        if (place.given_bytes > sizeof place.given) return Malformed::text;
+        if (place.given_bytes != 0 && place.given[place.given_bytes - 1] != '\0') return Malformed::text;
+        view.place[i] = {{place.base, place.base_bytes},
+                         {place.given, place.given_bytes == 0 ? 0U : place.given_bytes - 1U},
+                         (place.flags & FDSPAN_PLACE_BASE_CUT) != 0,
+                         (place.flags & FDSPAN_PLACE_GIVEN_CUT) != 0};
+    }
+    out = view;
     return Malformed::none;
 }
 
@@ -141,9 +160,14 @@ void assemble_path(const OpenedRecord& record, std::string& out) {
         if (type == FileType::fifo) out = "pipe:[" + std::to_string(raw.ino) + "]";
         return;
     }
-    if ((raw.path_flags & FDSPAN_PATH_CUT) != 0) out = "…";
+    append_names(record.names, (raw.path_flags & FDSPAN_PATH_CUT) != 0, out);
+}
+
+void append_names(std::string_view names, bool is_cut, std::string& out) {
+    const std::size_t start = out.size();
+    if (is_cut) out += "…";
     // The names stand file first: walk them from the back.
-    std::string_view rest = record.names;
+    std::string_view rest = names;
     while (!rest.empty()) {
         rest.remove_suffix(1);
         const std::size_t before = rest.rfind('\0');
@@ -152,7 +176,7 @@ void assemble_path(const OpenedRecord& record, std::string& out) {
         if (is_component(name)) out.append("/").append(name);
         rest = rest.substr(0, begin);
     }
-    if (out.empty()) out = "/";
+    if (out.size() == start) out += '/';
 }
 
 std::string_view anon_class(std::string_view label) {

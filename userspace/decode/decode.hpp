@@ -19,9 +19,11 @@ struct OpenedRecord {
 };
 struct ClosedRecord {
     const fdspan_closed* raw;
+    const fdspan_closed_unlinked* unlinked;  // the file had no links; else null
 };
 struct ReleasedRecord {
     const fdspan_closed* raw;
+    const fdspan_closed_unlinked* unlinked;
 };
 struct ForkRecord {
     const fdspan_fork* raw;
@@ -35,9 +37,18 @@ struct ExitRecord {
 struct UnsharedRecord {
     const fdspan_table_record* raw;
 };
+// A path as a caller gave it to the kernel.
+struct GivenPath {
+    std::string_view base;   // names as in OpenedRecord: the directory it starts from
+    std::string_view given;  // the text, or its end
+    bool base_cut = false;
+    bool given_cut = false;
+};
 struct UnlinkedRecord {
     const fdspan_unlinked* raw;
-    std::string_view name;
+    std::string_view exe;    // names
+    unsigned places = 0;
+    GivenPath place[2];
 };
 using Record = std::variant<OpenedRecord, ClosedRecord, ReleasedRecord, ForkRecord, ExecRecord, ExitRecord, UnsharedRecord,
                             UnlinkedRecord>;
@@ -60,6 +71,9 @@ enum class Malformed : std::uint8_t { none, misaligned, short_header, size, type
 // The text that readlink(2) on the magic link would show, without the kernel's " (deleted)" mark:
 // "/a/b", "…/b" when the walk was cut, "anon_inode:[eventpoll]", "pipe:[12]", "" when nothing is known.
 void assemble_path(const OpenedRecord& record, std::string& out);
+
+// "/a/b" of the names "b", "a", as OPENED and UNLINKED carry them; "…/b" of what was cut; "/" of none.
+void append_names(std::string_view names, bool is_cut, std::string& out);
 
 // "eventpoll" of "anon_inode:[eventpoll]" and of "[eventpoll]"; "" for anything else.
 [[nodiscard]] std::string_view anon_class(std::string_view label);

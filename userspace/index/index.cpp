@@ -48,7 +48,7 @@ void Index::apply(const Record& record, const EventSink& sink) {
             else if constexpr (std::is_same_v<View, ExecRecord>) apply_exec(view, sink);
             else if constexpr (std::is_same_v<View, ExitRecord>) apply_exit(view, sink);
             else if constexpr (std::is_same_v<View, UnsharedRecord>) apply_unshared(view, sink);
-            // UNLINKED names no file: its owner finds the candidates and calls set_links().
+            // UNLINKED: Removals (reconcile/) finds out which file that was.
         },
         record);
 }
@@ -204,7 +204,7 @@ void Index::apply_closed(const ClosedRecord& record, const EventSink& sink) {
         if (description == none || !compatible(times_.get(descriptions_[description].opened), description_opened)) return;
     }
     if (descriptions_[description].first_ref != none) return;
-    if (raw.last != 0) end_description(description, when, process, shown_tid, raw.fd, sink);
+    if (raw.last != 0) end_description(description, when, process, shown_tid, raw.fd, sink, record.unlinked);
     else lost_last_ref(description, true, now_ns);
 }
 
@@ -223,7 +223,7 @@ void Index::apply_released(const ReleasedRecord& record, const EventSink& sink) 
     // Whoever runs the last put may be anybody (a kernel thread): no process is made for it.
     const std::uint32_t process = find_process(static_cast<pid_t>(raw.header.pid));
     detach_description(description, now_ns, process, sink);
-    end_description(description, Interval::exact(now_ns), process, 0, raw.fd, sink);
+    end_description(description, Interval::exact(now_ns), process, 0, raw.fd, sink, record.unlinked);
 }
 
 void Index::apply_fork(const ForkRecord& record, const EventSink& sink) {
@@ -335,7 +335,7 @@ void Index::apply_exec(const ExecRecord& record, const EventSink& sink) {
     entry.comm = comm_text(raw.comm);
     entry.exec_ns = now_ns;
     apply_open_set(raw, process, entry.pid, sink);
-    drop_held(process, true, now_ns);
+    drop_held(process, true, when, sink);
     emit_process(EventKind::exec, when, process, 0, sink);
 }
 
@@ -553,7 +553,7 @@ void Index::end_process(std::uint32_t process, const Interval& when, std::int32_
         close_table(entry.table, when, process, 0, sink);
         drop_table(entry.table, when.latest_ns);
     }
-    drop_held(process, false, when.latest_ns);
+    drop_held(process, false, when, sink);
     emit_process(EventKind::exit, when, process, exit_code, sink);
     remember_task(entry, 0, when.latest_ns);
     remove_process(process);
@@ -757,7 +757,7 @@ void Index::link_id(std::uint32_t number) {
     Description& description = descriptions_[number];
     description.next_by_id = none;
     if (description.id == 0) return;
-    if (by_id_.full(descriptions_.used())) {
+    if (by_id_.full(descriptions_.used() / 4 * 3)) {
         for (std::uint32_t moved = by_id_.split(), next = none; moved != none; moved = next) {
             next = descriptions_[moved].next_by_id;
             std::uint32_t& head = by_id_.head(mix(descriptions_[moved].id));
@@ -791,7 +791,7 @@ void Index::link_inode(std::uint32_t number) {
     Description& description = descriptions_[number];
     description.next_by_inode = description.previous_by_inode = none;
     if ((description.bits & stat_known) == 0) return;
-    if (by_inode_.full(descriptions_.used())) {
+    if (by_inode_.full(descriptions_.used() / 2)) {
         for (std::uint32_t moved = by_inode_.split(), next = none; moved != none; moved = next) {
             Description& other = descriptions_[moved];
             next = other.next_by_inode;
@@ -829,6 +829,7 @@ void Index::link_dir(std::uint32_t number) {
     description.next_in_dir = first;
     if (first != none) descriptions_[first].previous_in_dir = number;
     first = number;
+    link_name(number);
 }
 
 void Index::unlink_dir(std::uint32_t number) {
@@ -837,6 +838,36 @@ void Index::unlink_dir(std::uint32_t number) {
     if (description.previous_in_dir != none) descriptions_[description.previous_in_dir].next_in_dir = description.next_in_dir;
     else paths_.node(description.path.dir).first_description = description.next_in_dir;
     if (description.next_in_dir != none) descriptions_[description.next_in_dir].previous_in_dir = description.previous_in_dir;
+    unlink_name(number);
+}
+
+// Chained both ways, as equal names may be many; four a bucket, for the sake of memory: only removals of names look here.
+void Index::link_name(std::uint32_t number) {
+    const auto put = [this](std::uint32_t placed) {
+        Description& description = descriptions_[placed];
+        std::uint32_t& head = by_name_.head(PathStore::hash_of(paths_.name(description.path.name)));
+        description.next_by_name = head;
+        description.previous_by_name = none;
+        if (head != none) descriptions_[head].previous_by_name = placed;
+        head = placed;
+    };
+    if (by_name_.full(descriptions_.used() / 4)) {
+        for (std::uint32_t moved = by_name_.split(), next = none; moved != none; moved = next) {
+            next = descriptions_[moved].next_by_name;
+            put(moved);
+        }
+    }
+    put(number);
+}
+
+void Index::unlink_name(std::uint32_t number) {
+    const Description& description = descriptions_[number];
+    if (description.previous_by_name != none) {
+        descriptions_[description.previous_by_name].next_by_name = description.next_by_name;
+    } else {
+        by_name_.head(PathStore::hash_of(paths_.name(description.path.name))) = description.next_by_name;
+    }
+    if (description.next_by_name != none) descriptions_[description.next_by_name].previous_by_name = description.previous_by_name;
 }
 
 Index::Extra Index::extra_of(std::uint32_t number) const {
@@ -911,12 +942,19 @@ std::uint32_t Index::add_description(const FileFacts& facts) {
     link_id(number);
     link_inode(number);
     link_dir(number);
+    if (facts.name == NameState::gone) gone_.insert(number);
+    // Whoever found it deleted at first sight says when, if it is news at all.
+    if (facts.name == NameState::deleted && facts.stat_known) {
+        deleted_.try_emplace(file_of(number), DeletedFile{Interval::bounded(Interval::unknown_earliest, facts.opened.latest_ns), 0, true});
+    }
     summarize(number);
     return number;
 }
 
 void Index::remove_description(std::uint32_t number) {
     Description& description = descriptions_[number];
+    if (name_of(description) == NameState::gone) gone_.erase(number);
+    if (name_of(description) == NameState::deleted && is_last_of_file(number)) deleted_.erase(file_of(number));
     unlink_id(number);
     unlink_inode(number);
     unlink_dir(number);
@@ -969,6 +1007,10 @@ bool Index::may_be_file(std::uint32_t number, std::uint32_t dev, std::uint64_t i
 
 void Index::set_name_state(std::uint32_t number, NameState name) {
     Description& description = descriptions_[number];
+    if (name == NameState::gone) gone_.insert(number);
+    else if (name_of(description) == NameState::gone) gone_.erase(number);
+    if (name == NameState::deleted && (description.bits & stat_known) != 0) deleted_.try_emplace(file_of(number));
+    else if (name_of(description) == NameState::deleted) deleted_.erase(file_of(number));
     description.type_and_name = static_cast<std::uint8_t>((description.type_and_name & 0xf) | static_cast<unsigned>(name) << 4);
     summarize(number);
 }
@@ -984,12 +1026,110 @@ std::size_t Index::set_links(DeviceNumber dev, std::uint64_t ino, std::uint32_t 
         ++found;
         set_small(number, extra.dev, extra.flags, extra.rdev, nlink);
         const NameState name = name_of(descriptions_[number]);
-        const bool had_name = name == NameState::named || name == NameState::gone || name == NameState::unknown;
-        if (nlink == 0 && had_name) set_name_state(number, NameState::deleted);
+        if (nlink == 0 && had_name(name)) set_name_state(number, NameState::deleted);
         // linkat(2) gave it a name again.
         if (nlink != 0 && name == NameState::deleted) set_name_state(number, NameState::gone);
     }
+    if (nlink != 0) deleted_.erase(FileKey{kernel_dev, ino});
     return found;
+}
+
+Index::FileKey Index::file_of(std::uint32_t number) const { return {extra_of(number).dev, descriptions_[number].ino}; }
+
+bool Index::is_last_of_file(std::uint32_t number) const {
+    if ((descriptions_[number].bits & stat_known) == 0) return true;
+    const FileKey file = file_of(number);
+    for (std::uint32_t other = by_inode_.head(file_hash(file.dev, file.ino)); other != none; other = descriptions_[other].next_by_inode) {
+        if (other != number && file_of(other) == file) return false;
+    }
+    return true;
+}
+
+bool Index::note_deleted(DeviceNumber dev, std::uint64_t ino, const RemovalNote& note, const EventSink& sink) {
+    const FileKey file{kernel_device(dev), ino};
+    std::vector<std::uint32_t> descriptions;
+    bool news = false;
+    for (std::uint32_t number = by_inode_.head(file_hash(file.dev, ino)); number != none; number = descriptions_[number].next_by_inode) {
+        if (file_of(number) != file) continue;
+        const NameState name = name_of(descriptions_[number]);
+        news |= had_name(name);
+        if (had_name(name) || name == NameState::deleted) descriptions.push_back(number);
+    }
+    if (descriptions.empty()) return false;
+    const auto [known, added] = deleted_.try_emplace(file);
+    news = added ? news : !known->second.told;
+    set_links(dev, ino, 0, note.when.latest_ns);
+    if (!news) return false;
+    known->second = {note.when, note.allocated.value_or(0), true};
+    emit_removal(EventKind::deleted, descriptions, note, note.allocated, sink);
+    return true;
+}
+
+void Index::note_unlinked(std::uint32_t description, std::uint32_t nlink, const RemovalNote& note, const EventSink& sink) {
+    const FileKey file = file_of(description);
+    const PathStore::Path path = descriptions_[description].path;
+    std::vector<std::uint32_t> descriptions;
+    for (std::uint32_t number = by_inode_.head(file_hash(file.dev, file.ino)); number != none;
+         number = descriptions_[number].next_by_inode) {
+        if (file_of(number) != file) continue;
+        const Extra extra = extra_of(number);
+        set_small(number, extra.dev, extra.flags, extra.rdev, nlink);
+        const Description& other = descriptions_[number];
+        if (name_of(other) != NameState::named || other.path.dir != path.dir || paths_.name(other.path.name) != paths_.name(path.name)) {
+            continue;
+        }
+        set_name_state(number, NameState::gone);
+        descriptions.push_back(number);
+    }
+    links_ns_ = std::max(links_ns_, note.when.latest_ns);
+    if (!descriptions.empty()) emit_removal(EventKind::unlinked, descriptions, note, {}, sink);
+}
+
+// One event about one file, with whoever holds these descriptions of it.
+void Index::emit_removal(EventKind kind, const std::vector<std::uint32_t>& descriptions, const RemovalNote& note,
+                         std::optional<std::uint64_t> allocated, const EventSink& sink) {
+    if (!sink) return;
+    scratch_.clear();
+    std::vector<Process> processes;
+    std::vector<Reference> references;
+    std::size_t count = 0;
+    const auto add = [&](std::uint32_t process, auto&& fill) {
+        if (++count > max_holders) return;
+        fill_process(processes_[process], processes.emplace_back());
+        fill(references.emplace_back());
+    };
+    for (const std::uint32_t number : descriptions) {
+        for_each_ref(
+            number,
+            [&](const TableUser& user, std::int32_t fd, const SlotView& view) {
+                add(user.process, [&](Reference& row) { fill_slot_row(user.tid, fd, view, row); });
+            },
+            [&](const Held& held) { add(held.process, [&](Reference& row) { fill_held_row(held, row); }); });
+    }
+    // In flight, or mapped by somebody whom no snapshot has shown yet.
+    if (references.empty()) fill_description(descriptions.front(), references.emplace_back());
+    std::vector<Holder> holders;
+    for (std::size_t i = 0; i < processes.size(); ++i) holders.push_back({&processes[i], &references[i]});
+    std::stable_sort(holders.begin(), holders.end(), [](const Holder& a, const Holder& b) {
+        return a.process->pid != b.process->pid ? a.process->pid < b.process->pid : a.reference->fd < b.reference->fd;
+    });
+    Culprit culprit;
+    if (note.by != nullptr) {
+        culprit = {note.by->pid, note.by->uid, scratch_.append(note.by->comm), scratch_.append(note.by->exe),
+                   scratch_.append(note.by->cgroup)};
+    }
+    Event event;
+    event.kind = kind;
+    event.when = note.when;
+    event.strings = &scratch_;
+    event.process = holders.empty() ? nullptr : holders.front().process;
+    event.reference = holders.empty() ? references.data() : holders.front().reference;
+    event.how = note.how;
+    event.by = note.by != nullptr ? &culprit : nullptr;
+    event.holders = holders;
+    event.holder_count = count;
+    event.allocated = allocated;
+    sink(event);
 }
 
 void Index::lost_last_ref(std::uint32_t number, bool kept_by_kernel, std::uint64_t now_ns) {
@@ -1015,13 +1155,32 @@ void Index::lost_last_ref(std::uint32_t number, bool kept_by_kernel, std::uint64
     }
 }
 
+bool Index::end_held(std::uint32_t number, const Interval& when, std::uint32_t process, const EventSink& sink) {
+    const Description& description = descriptions_[number];
+    if (description.first_ref != none || description.id != 0 || name_of(description) != NameState::deleted) return false;
+    end_description(number, when, process, 0, -1, sink);
+    return true;
+}
+
 void Index::end_description(std::uint32_t number, const Interval& when, std::uint32_t process, pid_t tid, std::int32_t fd,
-                            const EventSink& sink) {
+                            const EventSink& sink, const fdspan_closed_unlinked* inode) {
     if (sink) {
         SlotView view;
         view.description = number;
         view.opened = times_.get(descriptions_[number].opened);
-        emit_slot(EventKind::released, when, process, tid, fd, view, sink);
+        const auto deleted = deleted_.find(file_of(number));
+        if (name_of(descriptions_[number]) == NameState::deleted && deleted != deleted_.end() && is_last_of_file(number)) {
+            std::uint64_t allocated = deleted->second.allocated;
+            // The inode does not count what its file system has promised and not placed yet: no more than its size, in pages.
+            constexpr std::uint64_t page_bytes = 4096;
+            if (inode != nullptr) {
+                const std::uint64_t pages_bytes = (inode->size + page_bytes - 1) / page_bytes * page_bytes;
+                allocated = std::max(inode->allocated, std::min(allocated, pages_bytes));
+            }
+            emit_slot(EventKind::released, when, process, tid, fd, view, sink, {length(deleted->second.when, when), allocated});
+        } else {
+            emit_slot(EventKind::released, when, process, tid, fd, view, sink);
+        }
     }
     remove_description(number);
 }
@@ -1081,7 +1240,7 @@ std::uint32_t Index::remove_held(std::uint32_t number, std::uint32_t& link) {
 }
 
 // image_only: what an exec replaces; else everything.
-void Index::drop_held(std::uint32_t process, bool image_only, std::uint64_t now_ns) {
+void Index::drop_held(std::uint32_t process, bool image_only, const Interval& when, const EventSink& sink) {
     std::uint32_t* link = &processes_[process].first_held;
     while (*link != none) {
         const Held& held = held_[*link];
@@ -1089,7 +1248,8 @@ void Index::drop_held(std::uint32_t process, bool image_only, std::uint64_t now_
             link = &held_[*link].next_of_process;
             continue;
         }
-        lost_last_ref(remove_held(*link, *link), false, now_ns);
+        const std::uint32_t description = remove_held(*link, *link);
+        if (!end_held(description, when, process, sink)) lost_last_ref(description, false, when.latest_ns);
     }
 }
 
@@ -1240,27 +1400,17 @@ void Index::visit_slot(std::uint32_t process, pid_t tid, std::int32_t fd, const 
 }
 
 void Index::visit_description(std::uint32_t number, const RowVisitor& visit) const {
-    for (RefId ref = descriptions_[number].first_ref; ref != none; ref = next_of(ref)) {
-        if ((ref & held_bit) != 0) {
-            const Held& held = held_[ref & ~held_bit];
+    for_each_ref(
+        number,
+        [&](const TableUser& user, std::int32_t fd, const SlotView& view) { visit_slot(user.process, user.tid, fd, view, visit); },
+        [&](const Held& held) {
             scratch_.clear();
             Process shown;
             fill_process(processes_[held.process], shown);
             Reference row;
             fill_held_row(held, row);
             visit({shown, row, scratch_});
-            continue;
-        }
-        const Page& page = pages_[ref / page_slots];
-        const auto fd = static_cast<std::int32_t>(page.first_fd + ref % page_slots);
-        const auto visit_table = [&](std::uint32_t table) {
-            SlotView view;
-            if (!slot(table, fd, view)) return;
-            for (const TableUser& user : tables_[table].users) visit_slot(user.process, user.tid, fd, view, visit);
-        };
-        if (page.users == 1) visit_table(page.sole_user);
-        for (const std::uint32_t table : page.tables) visit_table(table);
-    }
+        });
 }
 
 void Index::visit_process(std::uint32_t process, const RowVisitor& visit) const {
@@ -1394,7 +1544,7 @@ std::vector<pid_t> Index::incomplete() const {
 }
 
 void Index::emit_slot(EventKind kind, const Interval& when, std::uint32_t process, pid_t tid, std::int32_t fd, const SlotView& view,
-                      const EventSink& sink) {
+                      const EventSink& sink, const GivenBack& given_back) {
     if (!sink) return;
     scratch_.clear();
     Process shown;
@@ -1409,6 +1559,8 @@ void Index::emit_slot(EventKind kind, const Interval& when, std::uint32_t proces
     event.reference = &row;
     if (kind == EventKind::closed) event.duration = length(view.opened, when);
     if (kind == EventKind::released) event.duration = length(row.description_opened, when);
+    event.held_deleted = given_back.held_deleted;
+    event.allocated = given_back.allocated;
     sink(event);
 }
 
@@ -1447,7 +1599,8 @@ std::size_t Index::index_bytes() const {
     // A node of an unordered_map: its pair, the link, the allocator's header; and a bucket.
     constexpr std::size_t node_overhead = 3 * sizeof(void*);
     std::size_t bytes = sizeof *this + processes_.bytes() + tables_.bytes() + pages_.bytes() + descriptions_.bytes() + held_.bytes() +
-                        times_.bytes() + paths_.bytes() + by_id_.bytes() + by_inode_.bytes();
+                        times_.bytes() + paths_.bytes() + by_id_.bytes() + by_inode_.bytes() + by_name_.bytes();
+    bytes += deleted_.size() * (sizeof(std::pair<FileKey, DeletedFile>) + node_overhead) + gone_.size() * (sizeof(std::uint32_t) + node_overhead);
     bytes += (summaries_.capacity() + coarse_.capacity()) * sizeof(Summary);
     bytes += by_pid_.size() * (sizeof(std::pair<pid_t, std::uint32_t>) + node_overhead);
     bytes += exited_.size() * (sizeof(std::pair<pid_t, std::uint64_t>) + node_overhead);
@@ -1534,6 +1687,7 @@ std::string Index::check() const {
         }
         ++used;
         if (deleted_bit != (name_of(description) == NameState::deleted)) return "deleted mark";
+        if (gone_.contains(number) != (name_of(description) == NameState::gone)) return "gone mark";
         if (summaries_[number / 64].opened_latest_ns > times_.get(description.opened).latest_ns) return "summary of ages";
         if (coarse_[number / 4096].opened_latest_ns > times_.get(description.opened).latest_ns) return "coarse summary of ages";
         if (description.id != 0 && find_description(description.id) != number) return "description by id";

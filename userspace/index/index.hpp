@@ -14,9 +14,11 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "base/event.hpp"
@@ -29,6 +31,19 @@
 namespace fdspan {
 
 using EventSink = std::function<void(const Event&)>;
+
+// What is known of the removal of a file's name when the index is told.
+struct RemovalNote {
+    struct By {
+        pid_t pid = 0;
+        uid_t uid = 0;
+        std::string_view comm, exe, cgroup;
+    };
+    Interval when;
+    Removal how = Removal::unknown;
+    const By* by = nullptr;  // null: nobody saw it
+    std::optional<std::uint64_t> allocated;
+};
 
 // One reference as a query shows it; valid during the call, in which the index must not be asked or changed.
 // An index does not follow size, allocated, pos and mnt_id: they are 0, 0, 0 and -1 although field_stat and field_fdinfo stand
@@ -58,6 +73,7 @@ public:
     static constexpr std::uint32_t max_unheld = 65536;
     static constexpr std::size_t max_history = 1U << 18;  // ended descriptors and processes remembered for the next reconcile
     static constexpr std::int32_t unknown_exit_code = -1; // Event::exit_code of a process whose end nobody saw
+    static constexpr std::size_t max_holders = 1024;      // that an event lists; it counts all
 
     Index();
     ~Index();
@@ -74,6 +90,12 @@ public:
     // Tells that a file has `nlink` links (0: deleted), as asked for at `at_ns`. Returns how many descriptions of it the
     // index has; emits nothing.
     std::size_t set_links(DeviceNumber dev, std::uint64_t ino, std::uint32_t nlink, std::uint64_t at_ns);
+
+    // The file has no name left: its descriptions become deleted, and one event tells it with all that hold it, once. Returns
+    // whether this was news.
+    bool note_deleted(DeviceNumber dev, std::uint64_t ino, const RemovalNote& note, const EventSink& sink);
+    // This description's file lost the name it was opened by, and has `nlink` left.
+    void note_unlinked(std::uint32_t description, std::uint32_t nlink, const RemovalNote& note, const EventSink& sink);
 
     // ---- queries; each costs about what it returns ----
     [[nodiscard]] bool has_process(pid_t pid) const { return by_pid_.contains(pid); }
@@ -104,6 +126,7 @@ public:
 
 private:
     friend class Reconciler;
+    friend class Removals;
 
     static constexpr unsigned page_slots = 16;
     static constexpr std::uint32_t none = 0;
@@ -143,6 +166,7 @@ private:
         std::uint64_t ino;
         PathStore::Path path;
         std::uint32_t next_in_dir, previous_in_dir;
+        std::uint32_t next_by_name, previous_by_name;  // of those in a directory
         RefId first_ref;
         std::uint32_t next_by_id;
         std::uint32_t next_by_inode, previous_by_inode;
@@ -151,7 +175,7 @@ private:
         std::uint8_t type_and_name;  // FileType | NameState << 4
         std::uint8_t bits;
     };
-    static_assert(sizeof(Description) == 64);
+    static_assert(sizeof(Description) == 72);
     enum DescriptionBits : std::uint8_t {
         in_use = 1,
         has_extra = 2,
@@ -165,6 +189,20 @@ private:
     // The rare values that do not fit.
     struct Extra {
         std::uint32_t dev = 0, flags = 0, rdev = 0, nlink = 0;
+    };
+    struct FileKey {
+        std::uint32_t dev;
+        std::uint64_t ino;
+        friend bool operator==(const FileKey&, const FileKey&) = default;
+    };
+    struct FileKeyHash {
+        std::size_t operator()(const FileKey& key) const { return file_hash(key.dev, key.ino); }
+    };
+    // A file without links that some description is of.
+    struct DeletedFile {
+        Interval when;
+        std::uint64_t allocated = 0;
+        bool told = false;  // by an event, or known from before the watching began
     };
     // What a description is made from.
     struct FileFacts {
@@ -320,6 +358,8 @@ private:
     [[nodiscard]] static bool is_label_of(std::string_view text, FileType type, std::uint64_t ino);
     void link_dir(std::uint32_t description);
     void unlink_dir(std::uint32_t description);
+    void link_name(std::uint32_t description);
+    void unlink_name(std::uint32_t description);
     void link_inode(std::uint32_t description);
     void unlink_inode(std::uint32_t description);
     void link_id(std::uint32_t description);
@@ -327,9 +367,19 @@ private:
     void summarize(std::uint32_t description);
     // Nothing known holds it: forget it if it cannot be recognized again, else wait for the kernel or a snapshot.
     void lost_last_ref(std::uint32_t description, bool kept_by_kernel, std::uint64_t now_ns);
-    // Emits `released` and forgets it; nothing known may hold it.
+    // What a cwd, a root or an unidentified mapping pointed at ends with the last of these, which is news if its file was deleted:
+    // then returns true.
+    bool end_held(std::uint32_t description, const Interval& when, std::uint32_t process, const EventSink& sink);
+    // Emits `released` and forgets it; nothing known may hold it. `inode`: what the kernel saw of its file then.
     void end_description(std::uint32_t description, const Interval& when, std::uint32_t process, pid_t tid, std::int32_t fd,
-                         const EventSink& sink);
+                         const EventSink& sink, const fdspan_closed_unlinked* inode = nullptr);
+    [[nodiscard]] static bool had_name(NameState name) {
+        return name == NameState::named || name == NameState::gone || name == NameState::unknown;
+    }
+    [[nodiscard]] FileKey file_of(std::uint32_t description) const;
+    [[nodiscard]] bool is_last_of_file(std::uint32_t description) const;
+    void emit_removal(EventKind kind, const std::vector<std::uint32_t>& descriptions, const RemovalNote& note,
+                      std::optional<std::uint64_t> allocated, const EventSink& sink);
     // The id means another description now, so whatever seems to hold this one let it go, unseen, until then.
     void end_replaced_description(std::uint32_t description, std::uint64_t until_ns, const EventSink& sink);
     // Takes every reference away: slots of `exact_process` ended at until_ns, all others somewhere before.
@@ -344,7 +394,7 @@ private:
                              std::uint32_t process, pid_t tid, const EventSink& sink);
     [[nodiscard]] std::uint64_t alive_since(const ProcessEntry& process, const SlotView& slot) const;
     [[nodiscard]] Interval implied_end(const ProcessEntry& process, const SlotView& slot, const Interval& when) const;
-    void drop_held(std::uint32_t process, bool image_only, std::uint64_t now_ns);
+    void drop_held(std::uint32_t process, bool image_only, const Interval& when, const EventSink& sink);
     void end_process(std::uint32_t process, const Interval& when, std::int32_t exit_code, const EventSink& sink);
     void close_table(std::uint32_t table, const Interval& when, std::uint32_t process, pid_t tid, const EventSink& sink);
     void remember_slot(std::uint32_t table, std::int32_t fd, std::uint64_t at_ns, std::uint64_t print, bool has_file);
@@ -360,11 +410,18 @@ private:
     void fill_slot_row(pid_t tid, std::int32_t fd, const SlotView& slot, Reference& out) const;
     void fill_held_row(const Held& held, Reference& out) const;
     void visit_slot(std::uint32_t process, pid_t tid, std::int32_t fd, const SlotView& slot, const RowVisitor& visit) const;
+    template <class VisitSlot, class VisitHeld>
+    void for_each_ref(std::uint32_t description, VisitSlot&& visit_slot, VisitHeld&& visit_held) const;
     void visit_description(std::uint32_t description, const RowVisitor& visit) const;
     void visit_process(std::uint32_t process, const RowVisitor& visit) const;
     void visit_dir(PathStore::Dir dir, const RowVisitor& visit) const;
+    // Of the last description of a deleted file.
+    struct GivenBack {
+        std::optional<Interval> held_deleted;
+        std::optional<std::uint64_t> allocated;
+    };
     void emit_slot(EventKind kind, const Interval& when, std::uint32_t process, pid_t tid, std::int32_t fd, const SlotView& slot,
-                   const EventSink& sink);
+                   const EventSink& sink, const GivenBack& given_back = {});
     void emit_process(EventKind kind, const Interval& when, std::uint32_t process, std::int32_t exit_code, const EventSink& sink);
 
     Pool<ProcessEntry, 6> processes_;
@@ -377,7 +434,9 @@ private:
     mutable std::vector<Summary> summaries_;       // by description / 64
     mutable std::vector<Summary> coarse_;          // by description / 4096; deleted: one bit a block of 64
     std::unordered_map<pid_t, std::uint32_t> by_pid_;
-    Buckets by_id_, by_inode_;
+    Buckets by_id_, by_inode_, by_name_;
+    std::unordered_map<FileKey, DeletedFile, FileKeyHash> deleted_;
+    std::unordered_set<std::uint32_t> gone_;       // descriptions with NameState::gone
     std::unordered_map<std::uint32_t, Extra> extras_;
     std::vector<std::uint32_t> dev_values_{0}, flag_values_{0};  // what the 16-bit numbers stand for
     std::unordered_map<std::uint32_t, std::uint16_t> dev_numbers_{{0, 0}}, flag_numbers_{{0, 0}};
@@ -418,6 +477,26 @@ void Index::for_each_slot(std::uint32_t table, Visit&& visit) const {
             view.opened = (place & inherited_bit) != 0 ? Interval::exact(entry.born_ns) : times_.get(page.opened[i]);
             visit(static_cast<std::int32_t>(page.first_fd + i), view);
         }
+    }
+}
+
+// visit_slot(user, fd, SlotView), visit_held(Held)
+template <class VisitSlot, class VisitHeld>
+void Index::for_each_ref(std::uint32_t description, VisitSlot&& visit_slot, VisitHeld&& visit_held) const {
+    for (RefId ref = descriptions_[description].first_ref; ref != none; ref = next_of(ref)) {
+        if ((ref & held_bit) != 0) {
+            visit_held(held_[ref & ~held_bit]);
+            continue;
+        }
+        const Page& page = pages_[ref / page_slots];
+        const auto fd = static_cast<std::int32_t>(page.first_fd + ref % page_slots);
+        const auto visit_table = [&](std::uint32_t table) {
+            SlotView view;
+            if (!slot(table, fd, view)) return;
+            for (const TableUser& user : tables_[table].users) visit_slot(user, fd, view);
+        };
+        if (page.users == 1) visit_table(page.sole_user);
+        for (const std::uint32_t table : page.tables) visit_table(table);
     }
 }
 

@@ -82,6 +82,8 @@ PathStore::PathStore() {
 
 std::uint64_t PathStore::hash(Dir parent, std::string_view name) { return hash_bytes(name, parent); }
 
+std::uint64_t PathStore::hash_of(std::string_view name) { return hash_bytes(name, none); }
+
 PathStore::Dir PathStore::child(Dir parent, std::string_view name) const {
     Dir dir = buckets_.head(hash(parent, name));
     while (dir != none && (nodes_[dir].parent != parent || names_.get(nodes_[dir].name) != name)) dir = nodes_[dir].next_in_bucket;

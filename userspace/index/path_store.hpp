@@ -64,6 +64,8 @@ public:
 
     // The directory of this text, none when nothing is stored below it.
     [[nodiscard]] Dir find(std::string_view text) const;
+    // Of a name, wherever it stands.
+    [[nodiscard]] static std::uint64_t hash_of(std::string_view name);
     // Splits "/a/b/c" into the text of its directory ("/a/b") and its last component; false for text in no directory.
     [[nodiscard]] static bool split(std::string_view text, std::string_view& dir, std::string_view& name);
 

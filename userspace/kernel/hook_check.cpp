@@ -31,7 +31,16 @@ constexpr HarmlessCall harmless_calls[] = {
     {"pipe", SYS_pipe, {0}},
     {"epoll_create", SYS_epoll_create, {bad}},
     {"signalfd", SYS_signalfd, {bad, 0, 0}},
+    {"unlink", SYS_unlink, {0}},
+    {"rmdir", SYS_rmdir, {0}},
+    {"rename", SYS_rename, {0, 0}},
 #endif
+    {"unlinkat", SYS_unlinkat, {bad, 0, bad}},
+    {"mq_unlink", SYS_mq_unlink, {0}},
+#ifdef SYS_renameat
+    {"renameat", SYS_renameat, {bad, 0, bad, 0}},
+#endif
+    {"renameat2", SYS_renameat2, {bad, 0, bad, 0, bad}},
     {"openat", SYS_openat, {bad, 0, 0}},
     {"openat2", SYS_openat2, {bad, 0, 0, 0}},
     {"open_by_handle_at", SYS_open_by_handle_at, {bad, 0, 0}},

@@ -36,6 +36,12 @@ const SyscallHooks syscall_hooks[] = {
     {"fdspan_enter_unshare", true, {"unshare"}},
     {"fdspan_exit_unshare", false, {"unshare", "close_range"}},
     {"fdspan_enter_exec", true, {"execve", "execveat"}},
+    {"fdspan_exit_unlink", false, {"unlink", "mq_unlink"}},
+    {"fdspan_exit_rmdir", false, {"rmdir"}},
+    {"fdspan_exit_unlinkat", false, {"unlinkat"}},
+    {"fdspan_exit_rename", false, {"rename"}},
+    {"fdspan_exit_renameat", false, {"renameat"}},
+    {"fdspan_exit_renameat2", false, {"renameat2"}},
 };
 
 constexpr TracepointHook syscall_tracepoints[] = {

@@ -8,6 +8,8 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "reconcile/removals.hpp"
+
 namespace fdspan {
 namespace {
 
@@ -93,7 +95,8 @@ private:
     void update(std::uint32_t description, const Reference& row);
     void missing_processes();
     void unheld();
-    void deleted_events();
+    void removal_events();
+    [[nodiscard]] std::optional<RemovalNote> removal_of(std::uint32_t description, std::uint64_t named_ns) const;
 
     void differ(DifferenceKind kind, pid_t pid, pid_t tid, std::int32_t fd, const Index::SlotView* slot, Row row);
 
@@ -112,7 +115,13 @@ private:
     std::unordered_set<std::uint64_t> ended_slots_;        // ended since the snapshot began
     std::unordered_set<std::uint64_t> ended_descriptors_;  // with their descriptions, and a little before
     std::unordered_set<std::uint32_t> seen_;               // index processes that the snapshot has
-    std::vector<std::pair<std::uint32_t, std::uint64_t>> became_deleted_;  // and when it was not yet, as far as was seen
+    struct LostName {
+        std::uint32_t description;
+        std::uint64_t named_ns;   // it still had it then
+        std::uint32_t nlink;
+        std::uint64_t allocated;
+    };
+    std::vector<LostName> lost_names_;
     std::uint64_t previous_ns_ = 0;  // the snapshot that read the process at hand before this one
     bool uncertain_ = false;
 };
@@ -201,7 +210,7 @@ ReconcileResult Reconciler::run() {
     }
     missing_processes();
     unheld();
-    deleted_events();
+    removal_events();
     if (options_.pids.empty() && reads(RefKind::fd) && index_.loss_last_ns_ <= snapshot_.began_ns) {
         index_.loss_first_ns_ = index_.loss_last_ns_ = 0;
     }
@@ -433,7 +442,16 @@ std::uint32_t Reconciler::description_of(const Reference& row, bool file_only) {
     facts.flags_known = (row.valid & field_fdinfo) != 0;
     facts.label_by_ino = index_.is_label_of(text, row.type, row.ino);
     if (!facts.label_by_ino) facts.path = index_.paths_.intern(text);
-    return index_.add_description(facts);
+    const bool deleted = facts.name == NameState::deleted && facts.stat_known;
+    const bool news = deleted && options_.announce && !index_.deleted_.contains({dev, row.ino});
+    const std::uint32_t number = index_.add_description(facts);
+    if (news) {
+        index_.deleted_[{dev, row.ino}].told = false;
+        lost_names_.push_back({number, std::max(previous_ns_, facts.opened.earliest_ns), 0, row.allocated});
+    } else if (deleted) {
+        index_.deleted_[{dev, row.ino}].allocated = row.allocated;
+    }
+    return number;
 }
 
 void Reconciler::update(std::uint32_t number, const Reference& row) {
@@ -462,9 +480,12 @@ void Reconciler::update(std::uint32_t number, const Reference& row) {
             }
             const NameState before = index_.name_of(description);
             if (row.name != before && row.name != NameState::unknown) {
-                index_.set_name_state(number, row.name);
-                const bool had_name = before == NameState::named || before == NameState::gone || before == NameState::unknown;
-                if (row.name == NameState::deleted && had_name) became_deleted_.emplace_back(number, previous_ns_);
+                const bool unlinked = row.name == NameState::gone && before == NameState::named;
+                if (unlinked || (row.name == NameState::deleted && Index::had_name(before))) {
+                    lost_names_.push_back({number, previous_ns_, row.nlink, row.allocated});
+                } else {
+                    index_.set_name_state(number, row.name);
+                }
             }
         }
     }
@@ -512,7 +533,10 @@ void Reconciler::held(std::uint32_t number, std::uint32_t process) {
             continue;
         }
         const std::uint32_t description = index_.remove_held(*link, *link);
-        index_.lost_last_ref(description, false, std::min(previous_ns_, snapshot_.began_ns - 1));
+        const std::uint64_t since_ns = std::min(previous_ns_, snapshot_.began_ns - 1);
+        if (!index_.end_held(description, between(since_ns, snapshot_.ended_ns), process, sink_)) {
+            index_.lost_last_ref(description, false, since_ns);
+        }
     }
     for (const auto& [key, row] : rows) {
         const std::uint32_t description = description_of(*row, true);
@@ -563,25 +587,28 @@ void Reconciler::unheld() {
     }
 }
 
-void Reconciler::deleted_events() {
-    if (!sink_) return;
-    std::set<std::pair<std::uint32_t, std::uint64_t>> told;
-    for (const auto& [number, named_ns] : became_deleted_) {
-        const Index::Description& description = index_.descriptions_[number];
-        if ((description.bits & Index::in_use) == 0 || index_.name_of(description) != NameState::deleted) continue;
-        if (!told.emplace(index_.extra_of(number).dev, description.ino).second) continue;
-        bool first = true;
-        index_.visit_description(number, [&, since_ns = named_ns](const IndexRow& row) {
-            if (!first) return;
-            first = false;
-            Event event;
-            event.kind = EventKind::deleted;
-            event.when = between(since_ns, snapshot_.ended_ns);
-            event.strings = &row.strings;
-            event.process = &row.process;
-            event.reference = &row.reference;
-            sink_(event);
-        });
+std::optional<RemovalNote> Reconciler::removal_of(std::uint32_t number, std::uint64_t named_ns) const {
+    if (options_.removals == nullptr) return std::nullopt;
+    std::string path;
+    index_.paths_.append_text(index_.descriptions_[number].path, path);
+    // One that removed this name before the file was there took another file.
+    const std::uint64_t opened_ns = index_.times_.get(index_.descriptions_[number].opened).earliest_ns;
+    return options_.removals->find(path, std::max(named_ns, opened_ns), snapshot_.ended_ns);
+}
+
+void Reconciler::removal_events() {
+    for (const LostName& lost : lost_names_) {
+        const Index::Description& description = index_.descriptions_[lost.description];
+        if ((description.bits & Index::in_use) == 0) continue;
+        RemovalNote note;
+        note.when = between(lost.named_ns, snapshot_.ended_ns);
+        if (const auto seen = removal_of(lost.description, lost.named_ns)) note = *seen;
+        if (lost.nlink != 0) {
+            index_.note_unlinked(lost.description, lost.nlink, note, sink_);
+            continue;
+        }
+        note.allocated = lost.allocated;
+        index_.note_deleted(device_number(index_.extra_of(lost.description).dev), description.ino, note, sink_);
     }
 }
 

@@ -17,12 +17,15 @@
 
 namespace fdspan {
 
+class Removals;
+
 struct ReconcileOptions {
     bool announce = true;        // differences are news: emit opened, closed, released, deleted, exit
     bool report = true;          // one `resynced` event at the end
     std::uint8_t kinds = 0xff;   // what the snapshot read: bit 1 << RefKind, as in SnapshotRequest
     std::vector<pid_t> pids;     // what the snapshot was asked for; empty: all processes
     bool releases_come = false;  // the backend reports every release: descriptions that nothing holds wait for theirs
+    const Removals* removals = nullptr;  // knows who removed names lately; null: nobody saw
 };
 
 struct ReconcileResult {

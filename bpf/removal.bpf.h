@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Names that are taken away, moved or replaced: the news of it, with who did it, because a moment later `rm` is gone.
+ * Needs track.bpf.h.
+ */
+#ifndef FDSPAN_REMOVAL_BPF_H
+#define FDSPAN_REMOVAL_BPF_H
+
+/* Names of a walk into a place for FDSPAN_NAMES_BYTES; any name fits the second half. */
+struct fdspan_names {
+	struct fdspan_walk walk;
+	char *to;
+};
+
+static long fdspan_copy_name(__u32 index, void *context)
+{
+	struct fdspan_names *names = context;
+	__u64 named = fdspan_walk_up(&names->walk);
+	__u32 bytes = names->walk.bytes;
+
+	if (!named)
+		return names->walk.done != 0;
+	if (bytes > FDSPAN_NAMES_BYTES / 2) {
+		names->walk.cut = 1;
+		return 1;
+	}
+	long copied = bpf_probe_read_kernel_str(names->to + bytes, FDSPAN_NAMES_BYTES / 2,
+						(void *)FDSPAN_READ(struct dentry, named, d_name.name));
+	if (copied > 0)
+		names->walk.bytes = bytes + copied;
+	return names->walk.done != 0;
+}
+
+static __always_inline void fdspan_copy_names(char *to, __u64 dentry, __u64 vfsmount, __u16 *bytes, __u16 *flags)
+{
+	struct fdspan_names names = {.to = to};
+
+	fdspan_walk_from(&names.walk, dentry, vfsmount);
+	bpf_loop(FDSPAN_MAX_NAMES, fdspan_copy_name, &names, 0);
+	*bytes = names.walk.bytes;
+	*flags = names.walk.cut || !names.walk.done ? FDSPAN_PLACE_BASE_CUT : 0;
+}
+
+/* Who does it. `record` has room for all but what belongs to the backend. */
+static __always_inline void fdspan_fill_culprit(struct fdspan_unlinked *record)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u64 exe = (__u64)BPF_CORE_READ(task, mm, exe_file);
+
+	record->cgroup = bpf_get_current_cgroup_id();
+	record->uid = task->cred->uid.val;
+	record->pad = 0;
+	record->exe_bytes = 0;
+	record->exe_flags = 0;
+	bpf_get_current_comm(record->comm, sizeof(record->comm));
+	if (exe)
+		fdspan_copy_names(record->exe, (__u64)FDSPAN_READ(struct file, exe, f_path.dentry),
+				  (__u64)FDSPAN_READ(struct file, exe, f_path.mnt), &record->exe_bytes, &record->exe_flags);
+}
+
+#endif /* FDSPAN_REMOVAL_BPF_H */

@@ -1,0 +1,386 @@
+#include "reconcile/removals.hpp"
+
+#include <fcntl.h>
+#include <linux/limits.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+namespace fdspan {
+namespace {
+
+constexpr std::string_view deleted_mark = " (deleted)";
+constexpr std::uint64_t record_delay_ns = 10'000'000;  // a removal is stamped a little after it was done
+constexpr std::size_t max_named = 4096;                // descriptions of one name that are told apart
+
+std::string_view last_name(std::string_view path) { return path.substr(path.rfind('/') + 1); }
+
+Removal removal_of(std::uint16_t how) {
+    switch (how) {
+        case FDSPAN_UNLINK_UNLINK: return Removal::unlink;
+        case FDSPAN_UNLINK_RMDIR: return Removal::rmdir;
+        default: return Removal::rename;
+    }
+}
+
+std::size_t common_tail(std::string_view a, std::string_view b) {
+    const auto ends = std::mismatch(a.rbegin(), a.rend(), b.rbegin(), b.rend());
+    return static_cast<std::size_t>(ends.first - a.rbegin());
+}
+
+}  // namespace
+
+// ---- who did it -----------------------------------------------------------------------------------------------------
+
+// The id is the inode number of the group's directory, which also is its file handle there (fs/kernfs/mount.c, FILEID_KERNFS).
+std::string Removals::cgroup_path(std::uint64_t id) const {
+    constexpr int kernfs_handle = 0xfe;
+    if (!cgroups_tried_) {
+        cgroups_tried_ = true;
+        std::ifstream mounts("/proc/self/mountinfo");
+        for (std::string line; std::getline(mounts, line);) {
+            if (line.find(" - cgroup2 ") == std::string::npos) continue;
+            std::istringstream fields(line);
+            std::string skipped;
+            fields >> skipped >> skipped >> skipped >> skipped >> cgroup_mount_;
+            cgroups_.reset(::open(cgroup_mount_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+            break;
+        }
+    }
+    if (!cgroups_.valid() || id == 0) return {};
+    alignas(file_handle) std::array<char, sizeof(file_handle) + sizeof id> bytes{};
+    auto* const handle = reinterpret_cast<file_handle*>(bytes.data());
+    handle->handle_bytes = sizeof id;
+    handle->handle_type = kernfs_handle;
+    std::memcpy(handle->f_handle, &id, sizeof id);
+    const UniqueFd group(::open_by_handle_at(cgroups_.get(), handle, O_PATH | O_CLOEXEC));
+    if (!group.valid()) return {};
+    std::array<char, PATH_MAX> text{};
+    const ssize_t length = ::readlink(("/proc/self/fd/" + std::to_string(group.get())).c_str(), text.data(), text.size());
+    const std::string_view path(text.data(), length > 0 ? static_cast<std::size_t>(length) : 0);
+    if (!path.starts_with(cgroup_mount_)) return {};
+    return path.size() == cgroup_mount_.size() ? "/" : std::string(path.substr(cgroup_mount_.size()));
+}
+
+RemovalNote Removals::note_of(const Seen& seen) const {
+    if (seen.cgroup_path.empty()) seen.cgroup_path = cgroup_path(seen.cgroup);
+    seen.by = {seen.pid, seen.uid, seen.comm, seen.exe, seen.cgroup_path};
+    RemovalNote note;
+    note.when = Interval::exact(seen.at_ns);
+    note.how = seen.how;
+    note.by = &seen.by;
+    return note;
+}
+
+std::optional<RemovalNote> Removals::find(std::string_view path, std::uint64_t from_ns, std::uint64_t to_ns) const {
+    const std::string_view name = last_name(path);
+    const std::uint64_t hash = PathStore::hash_of(name);
+    const Seen* likely = nullptr;
+    const Seen* nameless = nullptr;
+    bool several = false;
+    for (auto seen = recent_.rbegin(); seen != recent_.rend() && seen->at_ns >= from_ns; ++seen) {
+        if (seen->at_ns > to_ns + record_delay_ns) continue;
+        if (seen->name == 0) {
+            several |= nameless != nullptr;
+            nameless = &*seen;
+        } else if (seen->name == hash && last_name(seen->path) == name) {
+            if (seen->whole && seen->path == path) return note_of(*seen);
+            if (likely == nullptr) likely = &*seen;
+        }
+    }
+    if (likely == nullptr && !several) likely = nameless;
+    if (likely == nullptr) return std::nullopt;
+    return note_of(*likely);
+}
+
+// ---- looking --------------------------------------------------------------------------------------------------------
+
+std::optional<Removals::Look> Removals::look_at(std::uint32_t number, bool text) const {
+    std::optional<Look> found;
+    const Index::FileKey file = index_.file_of(number);
+    std::size_t looks = 0;
+    const auto look = [&](const std::string& link) {
+        constexpr std::size_t max_holders_asked = 8;
+        if (found || ++looks > max_holders_asked) return;
+        Look look;
+        // The holder may have let go meanwhile, and its number may mean another file.
+        if (::statx(AT_FDCWD, link.c_str(), AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &look.stx) != 0) return;
+        const bool same_dev = kernel_device({look.stx.stx_dev_major, look.stx.stx_dev_minor}) == file.dev;
+        const bool same_file = same_dev && look.stx.stx_ino == file.ino;
+        if (text || !same_file) {
+            std::array<char, 2 * PATH_MAX> bytes;
+            const ssize_t length = ::readlink(link.c_str(), bytes.data(), bytes.size());
+            if (length < 0) return;
+            look.text.assign(bytes.data(), static_cast<std::size_t>(length));
+        }
+        if (!same_file) {
+            // overlayfs and btrfs show other numbers than their inodes have: the path has to do, once the kernel says it is no more.
+            std::string path;
+            index_.paths_.append_text(index_.descriptions_[number].path, path);
+            if (look.stx.stx_nlink != 0 ? look.text != path : look.text != path.append(deleted_mark)) return;
+        }
+        found = std::move(look);
+    };
+    index_.for_each_ref(
+        number,
+        [&](const Index::TableUser& user, std::int32_t fd, const Index::SlotView&) {
+            const std::string pid = std::to_string(index_.processes_[user.process].pid);
+            look("/proc/" + pid + (user.tid != 0 ? "/task/" + std::to_string(user.tid) : "") + "/fd/" + std::to_string(fd));
+        },
+        [&](const Index::Held& held) {
+            const std::string base = "/proc/" + std::to_string(index_.processes_[held.process].pid) + "/";
+            if (held.kind != RefKind::mem) {
+                look(base + std::string(to_string(held.kind)));
+                return;
+            }
+            std::array<char, 64> range{};
+            std::snprintf(range.data(), range.size(), "map_files/%llx-%llx", static_cast<unsigned long long>(held.map_start),
+                          static_cast<unsigned long long>(held.map_end));
+            look(base + range.data());
+        });
+    return found;
+}
+
+std::optional<Removals::Look> Removals::look_at_file(std::uint32_t number, bool text) const {
+    if (auto look = look_at(number, text)) return look;
+    const Index::FileKey file = index_.file_of(number);
+    std::size_t tried = 0;
+    for (std::uint32_t other = index_.by_inode_.head(Index::file_hash(file.dev, file.ino)); other != Index::none && tried < max_looks;
+         other = index_.descriptions_[other].next_by_inode) {
+        if (other == number || index_.file_of(other) != file) continue;
+        ++tried;
+        if (auto look = look_at(other, false)) return look;
+    }
+    return std::nullopt;
+}
+
+std::string Removals::resolve(const GivenPath& place) {
+    std::string path;
+    if (!place.given_cut) {
+        append_names(place.base, place.base_cut, path);
+        if (path == "/") path.clear();
+    }
+    std::string_view rest = place.given;
+    if (place.given_cut) rest.remove_prefix(std::min(rest.size(), rest.find('/')));
+    while (!rest.empty()) {
+        const std::string_view name = rest.substr(0, rest.find('/'));
+        rest.remove_prefix(std::min(rest.size(), name.size() + 1));
+        if (name.empty() || name == ".") continue;
+        if (name == "..") path.erase(std::min(path.size(), path.rfind('/')));
+        else path.append("/").append(name);
+    }
+    return path;
+}
+
+std::vector<std::uint32_t> Removals::named(std::string_view path, bool whole) const {
+    std::vector<std::uint32_t> those, others;
+    std::string_view dir_text, name;
+    if (!PathStore::split(path, dir_text, name) || name.empty()) return those;
+    const PathStore::Dir dir = whole ? index_.paths_.find(dir_text.empty() ? "/" : dir_text) : PathStore::none;
+    for (std::uint32_t number = index_.by_name_.head(PathStore::hash_of(name)); number != Index::none;
+         number = index_.descriptions_[number].next_by_name) {
+        const Index::Description& description = index_.descriptions_[number];
+        if (index_.paths_.name(description.path.name) != name || (description.bits & Index::stat_known) == 0) continue;
+        if (!Index::had_name(index_.name_of(description))) continue;
+        if (dir != PathStore::none && description.path.dir == dir) those.push_back(number);
+        else if (others.size() < max_named) others.push_back(number);
+    }
+    if (others.size() > 1) {
+        std::vector<std::pair<std::size_t, std::uint32_t>> order;
+        std::string text;
+        for (const std::uint32_t number : others) {
+            text.clear();
+            index_.paths_.append_text(index_.descriptions_[number].path, text);
+            order.emplace_back(common_tail(text, path), number);
+        }
+        std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+        for (std::size_t i = 0; i < others.size(); ++i) others[i] = order[i].second;
+    }
+    those.insert(those.end(), others.begin(), others.end());
+    return those;
+}
+
+// ---- removals -------------------------------------------------------------------------------------------------------
+
+void Removals::apply(const UnlinkedRecord& record, const EventSink& sink) {
+    const fdspan_unlinked& raw = *record.raw;
+    Seen seen;
+    seen.at_ns = raw.header.boottime_ns;
+    seen.how = removal_of(raw.how);
+    seen.pid = static_cast<pid_t>(raw.header.pid);
+    seen.uid = raw.uid;
+    seen.cgroup = raw.cgroup;
+    seen.comm = comm_text(raw.comm);
+    if (!record.exe.empty()) append_names(record.exe, (raw.exe_flags & FDSPAN_PLACE_BASE_CUT) != 0, seen.exe);
+    if (record.places != 0) {
+        const GivenPath& victim = record.place[record.places - 1];
+        seen.path = resolve(victim);
+        seen.whole = !victim.base_cut && !victim.given_cut;
+        seen.name = PathStore::hash_of(last_name(seen.path));
+    }
+    while (!recent_.empty() && (recent_.size() >= max_recent || recent_.front().at_ns + recent_ns < seen.at_ns)) recent_.pop_front();
+    recent_.push_back(seen);
+
+    if (raw.ino != 0) {
+        apply_known(record, seen, sink);
+        return;
+    }
+    if (raw.how != FDSPAN_UNLINK_EXCHANGE) find_victim(seen, sink);
+    if (record.places < 2) return;
+    moved(resolve(record.place[0]), !record.place[0].base_cut && !record.place[0].given_cut);
+    if (raw.how == FDSPAN_UNLINK_EXCHANGE) moved(seen.path, seen.whole);
+}
+
+void Removals::find_victim(const Seen& seen, const EventSink& sink) {
+    bool unknown = seen.name == 0;
+    std::vector<std::uint32_t> candidates = named(seen.path, seen.whole);
+    // A file that lost the name it was opened by may lose its last one under any.
+    candidates.insert(candidates.end(), index_.gone_.begin(), index_.gone_.end());
+    std::vector<Index::FileKey> looked;
+    for (const std::uint32_t number : candidates) {
+        const Index::FileKey file = index_.file_of(number);
+        const bool by_name = index_.name_of(index_.descriptions_[number]) == NameState::named;
+        if (!by_name && std::find(looked.begin(), looked.end(), file) != looked.end()) continue;
+        if (looked.size() == max_looks) {
+            unknown = true;
+            break;
+        }
+        looked.push_back(file);
+        switch (judge(number, seen, sink)) {
+            case Verdict::found: return;
+            case Verdict::unknown: unknown = true; break;
+            case Verdict::other: break;
+        }
+    }
+    if (unknown) wish_ = Wish::soon;
+    else if (wish_ == Wish::none) wish_ = Wish::whenever;
+}
+
+Removals::Verdict Removals::judge(std::uint32_t number, const Seen& seen, const EventSink& sink) {
+    const auto look = look_at_file(number, true);
+    if (!look) return Verdict::unknown;
+    RemovalNote note = note_of(seen);
+    const Index::FileKey file = index_.file_of(number);
+    if (look->stx.stx_nlink == 0) {
+        note.allocated = look->stx.stx_blocks * 512;
+        return index_.note_deleted(device_number(file.dev), file.ino, note, sink) ? Verdict::found : Verdict::other;
+    }
+    if (index_.name_of(index_.descriptions_[number]) != NameState::named) return Verdict::other;
+    std::string unlinked;
+    index_.paths_.append_text(index_.descriptions_[number].path, unlinked);
+    unlinked += deleted_mark;
+    if (look->text != unlinked) return Verdict::other;
+    index_.note_unlinked(number, look->stx.stx_nlink, note, sink);
+    return Verdict::found;
+}
+
+// The kernel side says which file it was, and that somebody may hold it.
+void Removals::apply_known(const UnlinkedRecord& record, const Seen& seen, const EventSink& sink) {
+    const fdspan_unlinked& raw = *record.raw;
+    const Index::FileKey file{raw.dev, raw.ino};
+    std::uint32_t held = Index::none;
+    bool known = false;
+    std::vector<std::uint32_t> descriptions;
+    for (std::uint32_t number = index_.by_inode_.head(Index::file_hash(file.dev, file.ino)); number != Index::none;
+         number = index_.descriptions_[number].next_by_inode) {
+        if (index_.file_of(number) != file || !Index::had_name(index_.name_of(index_.descriptions_[number]))) continue;
+        known = true;
+        descriptions.push_back(number);
+        if (index_.descriptions_[number].first_ref != Index::none) held = number;
+    }
+    if (raw.nlink != 0) {
+        for (const std::uint32_t number : descriptions) {
+            if (index_.paths_.name(index_.descriptions_[number].path.name) == last_name(seen.path) &&
+                judge(number, seen, sink) == Verdict::found) {
+                return;
+            }
+        }
+        if (!known) wish_ = std::max(wish_, Wish::whenever);
+        return;
+    }
+    if (held == Index::none) {
+        wish_ = Wish::soon;
+        if (known && unheld_.size() < max_unheld) unheld_.push_back({device_number(raw.dev), raw.ino, raw.allocated, seen});
+        return;
+    }
+    RemovalNote note = note_of(seen);
+    const auto look = look_at_file(held, false);
+    note.allocated = look ? look->stx.stx_blocks * 512 : raw.allocated;
+    index_.note_deleted(device_number(raw.dev), raw.ino, note, sink);
+}
+
+void Removals::after_sweep(const EventSink& sink) {
+    for (const Unheld& unheld : unheld_) {
+        RemovalNote note = note_of(unheld.seen);
+        note.allocated = unheld.allocated;
+        index_.note_deleted(unheld.dev, unheld.ino, note, sink);
+    }
+    unheld_.clear();
+}
+
+void Removals::before_close(const Record& record, const EventSink& sink) {
+    const auto* const closed = std::get_if<ClosedRecord>(&record);
+    const auto* const released = std::get_if<ReleasedRecord>(&record);
+    const fdspan_closed_unlinked* const raw = closed != nullptr ? closed->unlinked : released != nullptr ? released->unlinked : nullptr;
+    if (raw == nullptr) return;
+    const std::uint32_t number = index_.find_description(raw->closed.description_id);
+    if (number == Index::none) return;
+    const Index::Description& description = index_.descriptions_[number];
+    const Interval opened = index_.times_.get(description.opened);
+    const bool same = raw->closed.description_latest_ns == 0 || (opened.earliest_ns <= raw->closed.description_latest_ns &&
+                                                                 raw->closed.description_earliest_ns <= opened.latest_ns);
+    if (!same || (description.bits & Index::stat_known) == 0 || !Index::had_name(index_.name_of(description))) return;
+    std::string path;
+    index_.paths_.append_text(description.path, path);
+    RemovalNote note;
+    const std::uint64_t closed_ns = raw->closed.header.boottime_ns;
+    note.when = Interval::bounded(std::min(opened.earliest_ns, closed_ns), closed_ns);
+    if (const auto seen = find(path, opened.earliest_ns, closed_ns)) note = *seen;
+    note.allocated = raw->allocated;
+    const Index::FileKey file = index_.file_of(number);
+    index_.note_deleted(device_number(file.dev), file.ino, note, sink);
+}
+
+// ---- names that change ----------------------------------------------------------------------------------------------
+
+void Removals::relabel(std::uint32_t number) {
+    const auto look = look_at(number, true);
+    if (!look) return;
+    std::string_view text = look->text;
+    if (look->stx.stx_nlink == 0 && text.ends_with(deleted_mark)) text.remove_suffix(deleted_mark.size());
+    if (index_.paths_.equals(index_.descriptions_[number].path, text)) return;
+    index_.set_description_path(number, index_.paths_.intern(text), false);
+}
+
+void Removals::moved(const std::string& from, bool whole) {
+    std::vector<std::uint32_t> affected = named(from, whole);
+    if (affected.size() > max_looks) affected.resize(max_looks);
+    const PathStore::Dir dir = whole ? index_.paths_.find(from) : PathStore::none;
+    if (dir > PathStore::cut) {
+        for (PathStore::Dir at = dir;;) {
+            for (std::uint32_t number = index_.paths_.node(at).first_description; number != Index::none;
+                 number = index_.descriptions_[number].next_in_dir) {
+                affected.push_back(number);
+            }
+            if (affected.size() > max_relabelled) {
+                paths_are_stale_ = true;
+                affected.resize(max_relabelled);
+                break;
+            }
+            if (index_.paths_.node(at).first_child != PathStore::none) {
+                at = index_.paths_.node(at).first_child;
+                continue;
+            }
+            while (at != dir && index_.paths_.node(at).next_sibling == PathStore::none) at = index_.paths_.node(at).parent;
+            if (at == dir) break;
+            at = index_.paths_.node(at).next_sibling;
+        }
+    }
+    for (const std::uint32_t number : affected) relabel(number);
+}
+
+}  // namespace fdspan

@@ -1,0 +1,102 @@
+// Removals: finds out which files lost a name, and tells the index who took it. Not thread-safe: the index belongs to one thread.
+//
+// Where the kernel side names the file, that is a look-up. Where it only gives the path as the caller wrote it, the index is
+// asked who might be meant, and the kernel for the link count of each, through the magic link of a holder: a text never
+// decides. A removal that nobody known to the index is concerned by may still concern a holder it does not know yet (a new
+// cwd, an executable, a mapping): for these a snapshot of what has no links is wanted, at a bounded cost.
+#pragma once
+
+#include <sys/stat.h>
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/unique_fd.hpp"
+#include "index/index.hpp"
+
+namespace fdspan {
+
+class Removals {
+public:
+    static constexpr std::size_t max_recent = 4096;
+    static constexpr std::uint64_t recent_ns = 60'000'000'000;
+    static constexpr std::size_t max_looks = 64;       // at files that may be meant by one removal
+    static constexpr std::size_t max_unheld = 1024;
+    static constexpr std::size_t max_relabelled = 1024; // descriptions below a directory that was moved
+
+    explicit Removals(Index& index) : index_(index) {}
+
+    void apply(const UnlinkedRecord& record, const EventSink& sink);
+    // Before a record is applied that says that a description's file had no links when it was closed: if that is news, tells it.
+    void before_close(const Record& record, const EventSink& sink);
+
+    // A snapshot of what has no links should be taken, at `now` at the earliest unless it is urgent.
+    enum class Wish : std::uint8_t { none, whenever, soon };
+    [[nodiscard]] Wish wish() const { return wish_; }
+    void wish_is_met() { wish_ = Wish::none; }
+    // Every holder that a look through all processes shows is in the index now: what it could not show is in flight.
+    void after_sweep(const EventSink& sink);
+    // A directory was moved with more below it than was looked at.
+    [[nodiscard]] bool paths_are_stale() const { return paths_are_stale_; }
+    void paths_are_mended() { paths_are_stale_ = false; }
+
+    // Who took a name from the file of this path, between the two moments. The views in the note live until the next call.
+    [[nodiscard]] std::optional<RemovalNote> find(std::string_view path, std::uint64_t from_ns, std::uint64_t to_ns) const;
+
+private:
+    struct Seen {
+        std::uint64_t at_ns = 0;
+        Removal how = Removal::unknown;
+        pid_t pid = 0;
+        uid_t uid = 0;
+        std::uint64_t cgroup = 0;
+        std::string comm, exe;
+        std::string path;        // what was removed, as well as it is known: dots resolved, symbolic links not
+        std::uint64_t name = 0;  // hash of its last component; 0: any
+        bool whole = false;      // the path is whole
+        mutable std::string cgroup_path;
+        mutable RemovalNote::By by;
+    };
+    // What the kernel says of a file, asked through one of its holders.
+    struct Look {
+        struct statx stx {};
+        std::string text;  // of the magic link
+    };
+    enum class Verdict : std::uint8_t { other, found, unknown };
+
+    [[nodiscard]] RemovalNote note_of(const Seen& seen) const;
+    [[nodiscard]] std::string cgroup_path(std::uint64_t id) const;
+    void apply_known(const UnlinkedRecord& record, const Seen& seen, const EventSink& sink);
+    void find_victim(const Seen& seen, const EventSink& sink);
+    [[nodiscard]] Verdict judge(std::uint32_t description, const Seen& seen, const EventSink& sink);
+    [[nodiscard]] std::optional<Look> look_at(std::uint32_t description, bool text) const;
+    [[nodiscard]] std::optional<Look> look_at_file(std::uint32_t description, bool text) const;
+    void moved(const std::string& from, bool whole);
+    void relabel(std::uint32_t description);
+    [[nodiscard]] static std::string resolve(const GivenPath& place);
+    // Descriptions whose last name is that of `path`: those of that very path first.
+    [[nodiscard]] std::vector<std::uint32_t> named(std::string_view path, bool whole) const;
+
+    // Deleted, as the kernel says, with a description that nobody known holds.
+    struct Unheld {
+        DeviceNumber dev;
+        std::uint64_t ino;
+        std::uint64_t allocated;
+        Seen seen;
+    };
+
+    Index& index_;
+    std::deque<Seen> recent_;
+    std::vector<Unheld> unheld_;
+    Wish wish_ = Wish::none;
+    bool paths_are_stale_ = false;
+    mutable UniqueFd cgroups_;
+    mutable bool cgroups_tried_ = false;
+    mutable std::string cgroup_mount_;
+};
+
+}  // namespace fdspan
