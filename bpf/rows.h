@@ -16,6 +16,7 @@ enum fdspan_row_kind {
 	FDSPAN_ROW_EXE = 4,
 	FDSPAN_ROW_CWD = 5,
 	FDSPAN_ROW_ROOT = 6,
+	FDSPAN_ROW_THREAD = 7, /* a live thread of a process whose leader is dead: only table_id and place_id */
 };
 
 struct fdspan_row_header {
@@ -43,7 +44,9 @@ struct fdspan_row {
 	fdspan_s32 fd;
 	fdspan_u32 flags; /* FDSPAN_ROW_* flags */
 	fdspan_u64 at_ns; /* CLOCK_BOOTTIME when the row was read */
-	fdspan_u64 table_id; /* FD: set where tid is not pid, whose threads may share a table of their own */
+	/* set where tid is not pid: */
+	fdspan_u64 table_id; /* FD, THREAD: several threads may share a table of their own */
+	fdspan_u64 place_id; /* CWD, ROOT, THREAD: likewise their cwd and root (struct fs_struct) */
 	/* the file */
 	fdspan_u64 inode_id; /* set where user space has to complete the row with statx: equal for equal inodes */
 	fdspan_u64 ino;
@@ -71,7 +74,7 @@ struct fdspan_row {
 	fdspan_u64 description_latest_ns;
 	fdspan_u64 description_id;
 };
-FDSPAN_ASSERT_SIZE(struct fdspan_row, 192);
+FDSPAN_ASSERT_SIZE(struct fdspan_row, 200);
 
 #define FDSPAN_ROW_MARKED 1u        /* the kernel appended " (deleted)" to the path: the name is unhashed */
 #define FDSPAN_ROW_PSEUDO 2u        /* in no directory: memfd, SysV shm, socket, … */
@@ -81,9 +84,8 @@ FDSPAN_ASSERT_SIZE(struct fdspan_row, 192);
 #define FDSPAN_ROW_CUT 32u          /* the path is longer than PATH_MAX: none is given */
 #define FDSPAN_ROW_HAS_BIRTH 64u
 #define FDSPAN_ROW_ASK_STAT 128u    /* this file system keeps what stat(2) says elsewhere than in its inode */
-#define FDSPAN_ROW_LEADERLESS 256u  /* the process's leader is dead: its rows come through its other threads */
-#define FDSPAN_ROW_OPENED_BY_EXEC 512u /* EXE, MEM: the description is one that execve(2) made */
-#define FDSPAN_ROW_FORKED 1024u     /* and the process has it from its parent: it did no exec itself */
+#define FDSPAN_ROW_OPENED_BY_EXEC 256u /* EXE, MEM: the description is one that execve(2) made */
+#define FDSPAN_ROW_FORKED 512u      /* and the process has it from its parent: it did no exec itself */
 
 #define FDSPAN_PATH_BYTES 4096 /* PATH_MAX, and what readlink(2) of a magic link is limited to (fs/proc/base.c) */
 #define FDSPAN_LABEL_BYTES 64
@@ -96,13 +98,15 @@ struct fdspan_iteration {
 	fdspan_u32 census;
 	fdspan_u64 census_began_ns;
 	fdspan_u32 kinds; /* 1 << fdspan_row_kind */
-	fdspan_u32 pad;
+	fdspan_u32 linked; /* with deleted_only, files that have links left too: FDSPAN_LINKED_* */
 };
 FDSPAN_ASSERT_SIZE(struct fdspan_iteration, 32);
 #define FDSPAN_WANT_PATH 1u
 #define FDSPAN_WANT_STAT 2u
 #define FDSPAN_WANT_FDINFO 4u
 #define FDSPAN_WANT_TIMES 8u
+#define FDSPAN_LINKED_UNHASHED 1u /* the name it was opened by is gone */
+#define FDSPAN_LINKED_NFS 2u      /* user space looks for silly renames among them */
 
 /* A sweep: one byte per entry visited goes into the sequence file. */
 #define FDSPAN_SWEEP_KEPT 1

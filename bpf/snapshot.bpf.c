@@ -96,6 +96,7 @@ struct {
 #define DMA_BUF_MAGIC 0x444d4142
 #define EXT4_SUPER_MAGIC 0xEF53
 #define HUGETLBFS_MAGIC 0x958458f6
+#define NFS_SUPER_MAGIC 0x6969
 #define NSFS_MAGIC 0x6e736673
 #define PID_FS_MAGIC 0x50494446
 #define PIPEFS_MAGIC 0x50495045
@@ -389,6 +390,19 @@ static __always_inline bool fdspan_unlinked(__u64 dentry)
 	       (__u64)FDSPAN_GET(struct dentry, dentry, d_parent) != dentry;
 }
 
+/* Whether a read of deleted files only is not about this one. */
+__noinline int fdspan_left_out(__u64 inode, __u64 dentry)
+{
+	struct fdspan_private *own = fdspan_private_get();
+
+	if (!own || !iteration.deleted_only || !FDSPAN_GET(struct inode, inode, i_nlink))
+		return 0;
+	if ((iteration.linked & FDSPAN_LINKED_UNHASHED) && fdspan_unlinked(dentry))
+		return 0;
+	return !((iteration.linked & FDSPAN_LINKED_NFS) &&
+		 FDSPAN_GET(struct super_block, FDSPAN_FOLLOW(own, struct inode, inode, i_sb), s_magic) == NFS_SUPER_MAGIC);
+}
+
 /* In no directory and not a root: simple_dname and its like make up the path. */
 static __always_inline bool fdspan_pseudo(__u64 dentry, __u64 mnt)
 {
@@ -533,7 +547,7 @@ __noinline int fdspan_fill_place(__u64 dentry, __u64 mnt)
 		return 0;
 	__u64 inode = FDSPAN_FOLLOW(own, struct dentry, dentry, d_inode);
 
-	if (iteration.deleted_only && FDSPAN_GET(struct inode, inode, i_nlink))
+	if (fdspan_left_out(inode, dentry))
 		return 0;
 	fdspan_fill_inode(inode);
 	scratch.row.mnt_id = FDSPAN_GET(struct mount, fdspan_mount_of(mnt), mnt_id);
@@ -730,20 +744,15 @@ int fdspan_task_file(struct bpf_iter__task_file *ctx)
 	__u64 inode = FDSPAN_FOLLOW(own, struct file, file, f_inode);
 	__u32 fd = ctx->fd;
 
-	if (iteration.deleted_only && FDSPAN_GET(struct inode, inode, i_nlink))
+	if (iteration.deleted_only && fdspan_left_out(inode, FDSPAN_FOLLOW(own, struct file, file, f_path.dentry)))
 		return 0;
 	if (!fdspan_begin_row(task, FDSPAN_ROW_FD))
 		return 0;
 	__u64 table = FDSPAN_FOLLOW(own, struct task_struct, task, files);
 
 	row->fd = fd;
-	if (row->header.tid != row->header.pid) {
-		__u64 leader = FDSPAN_FOLLOW(own, struct task_struct, task, group_leader);
-
+	if (row->header.tid != row->header.pid)
 		row->table_id = fdspan_hidden(table);
-		if (!FDSPAN_GET(struct task_struct, leader, files))
-			row->flags |= FDSPAN_ROW_LEADERLESS;
-	}
 	fdspan_fill_inode(inode);
 	fdspan_fill_path(own, held, file);
 	if (iteration.fields & FDSPAN_WANT_FDINFO) {
@@ -808,7 +817,7 @@ int fdspan_task_vma(struct bpf_iter__task_vma *ctx)
 		/* Not f_inode: before 6.5 what overlayfs maps has the path above and the inode below. */
 		__u64 inode = FDSPAN_FOLLOW(own, struct dentry, dentry, d_inode);
 
-		if (iteration.deleted_only && FDSPAN_GET(struct inode, inode, i_nlink))
+		if (fdspan_left_out(inode, dentry))
 			return 0;
 		fdspan_fill_inode(inode);
 		fdspan_fill_path(own, held, file);
@@ -848,6 +857,8 @@ __noinline int fdspan_fill_held(__u64 task, __u32 kind)
 
 	if (!dentry || !mnt || !fdspan_fill_place(dentry, mnt))
 		return 0;
+	if (scratch.row.header.tid != scratch.row.header.pid)
+		scratch.row.place_id = fdspan_hidden(fs);
 	return (__u64)FDSPAN_GET(struct task_struct, task, fs) == fs;
 }
 
@@ -874,6 +885,18 @@ static __always_inline void fdspan_fill_comm(struct fdspan_private *own, __u64 t
 
 	if (name)
 		bpf_probe_read_kernel_str(process->comm, sizeof(process->comm), name);
+}
+
+/* Which thread comes first, and so stands for its process, may not be seen from rows of which some are left out. */
+static __always_inline void fdspan_write_thread(struct fdspan_private *own, struct seq_file *seq, __u64 task)
+{
+	__u64 fs = FDSPAN_FOLLOW(own, struct task_struct, task, fs);
+
+	if (!fs || !fdspan_begin_row(task, FDSPAN_ROW_THREAD))
+		return;
+	scratch.row.table_id = fdspan_hidden(FDSPAN_FOLLOW(own, struct task_struct, task, files));
+	scratch.row.place_id = fdspan_hidden(fs);
+	fdspan_write_row(seq);
 }
 
 SEC("iter/task")
@@ -904,10 +927,12 @@ int fdspan_task(struct bpf_iter__task *ctx)
 	} else {
 		threads_seen++;
 		threads_misjudged = !bpf_core_type_exists(struct bpf_iter_task___since_6_7);
+		if (!FDSPAN_GET(struct task_struct, leader, fs))
+			fdspan_write_thread(own, seq, task);
 		/* What a thread shares with a leader that is alive is the leader's. */
 		if (FDSPAN_GET(struct task_struct, leader, mm))
 			kinds &= ~(1U << FDSPAN_ROW_EXE);
-		if (FDSPAN_GET(struct task_struct, leader, fs))
+		if (FDSPAN_GET(struct task_struct, leader, fs) == FDSPAN_GET(struct task_struct, task, fs))
 			kinds &= ~(1U << FDSPAN_ROW_CWD | 1U << FDSPAN_ROW_ROOT);
 	}
 	if ((kinds >> FDSPAN_ROW_EXE & 1) && fdspan_fill_held(task, FDSPAN_ROW_EXE))

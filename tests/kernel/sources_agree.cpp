@@ -203,6 +203,12 @@ TEST_CASE("Both sources show the same rows of a process full of odd descriptors 
         SnapshotRequest deleted = request_for(child.pid());
         deleted.deleted_only = true;
         check_agreement(deleted, 12);
+        for (const NameState state : {NameState::gone, NameState::memfd, NameState::tmpfile, NameState::shm, NameState::silly}) {
+            deleted.also_states |= static_cast<std::uint16_t>(1U << static_cast<unsigned>(state));
+            INFO("also " << to_string(state));
+            check_agreement(deleted, 12);
+        }
+        check_agreement(deleted, 18);
     }
 }
 
@@ -240,6 +246,45 @@ TEST_CASE("Both sources show the same of a process in another root, another moun
     SnapshotRequest deleted = request_for(child.pid());
     deleted.deleted_only = true;
     check_agreement(deleted, 3);
+}
+
+TEST_CASE("Both sources show threads with a working directory of their own, deleted too, and a process whose leader has ended") {
+    const Folder folder;
+    for (const char* const name : {"0", "1", "2"}) REQUIRE(::mkdir((folder / name).c_str(), 0700) == 0);
+    for (const bool leader_ends : {false, true}) {
+        INFO("the leader " << (leader_ends ? "ends" : "lives"));
+        const Child child([&]() -> long {
+            static std::atomic<int> ready{0};
+            for (int i = 0; i < 4; ++i) {
+                std::thread([&, i] {
+                    if (i < 3 && ::unshare(CLONE_FS) == 0 && ::chdir((folder / std::to_string(i)).c_str()) == 0) ++ready;
+                    if (i == 3) {
+                        while (ready < 3) std::this_thread::yield();
+                        ::rmdir((folder / "1").c_str());
+                        if (leader_ends) {
+                            const std::string path = "/proc/self/task/" + std::to_string(::getpid()) + "/stat";
+                            for (char state = 'R'; state != 'Z';) {
+                                const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+                                std::array<char, 512> text{};
+                                if (::read(file.get(), text.data(), text.size() - 1) > 0) state = *(std::string_view(text.data()).rfind(')') + 2 + text.data());
+                            }
+                        }
+                        Child::tell(0);
+                    }
+                    for (;;) ::pause();
+                }).detach();
+            }
+            if (leader_ends) ::syscall(SYS_exit, 0);
+            for (;;) ::pause();
+        });
+        REQUIRE(child.ready == 0);
+        const auto places = static_cast<std::uint8_t>(only(RefKind::cwd) | only(RefKind::root));
+        check_agreement(request_for(child.pid(), field_all, places), 8);
+        SnapshotRequest deleted = request_for(child.pid(), field_all, places);
+        deleted.deleted_only = true;
+        check_agreement(deleted, 1);
+        REQUIRE((leader_ends || ::mkdir((folder / "1").c_str(), 0700) == 0));
+    }
 }
 
 TEST_CASE("Both sources show threads with a table of their own, and a process whose leader has ended") {

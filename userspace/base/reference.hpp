@@ -60,6 +60,7 @@ enum class NameState : std::uint8_t {
     shm,         // SysV shared memory or a shared anonymous mapping ("/SYSV…", "/dev/zero")
     nameless,    // pipes, sockets, anon_inodes: have no name and need none
     unknown,     // could not be decided without risking to block (a network or FUSE file system)
+    silly,       // deleted here, but NFS keeps it as .nfsXXXX on the server until it is closed: its link count is 1
 };
 [[nodiscard]] constexpr std::string_view to_string(NameState state) {
     switch (state) {
@@ -71,6 +72,7 @@ enum class NameState : std::uint8_t {
         case NameState::shm: return "shm";
         case NameState::nameless: return "nameless";
         case NameState::unknown: return "unknown";
+        case NameState::silly: return "silly";
     }
     return "?";
 }

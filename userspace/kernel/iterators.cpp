@@ -45,12 +45,13 @@ constexpr std::uint32_t magic_pipe = 0x50495045;
 constexpr std::uint32_t magic_socket = 0x534F434B;
 constexpr std::uint32_t magic_pid = 0x50494446;
 constexpr std::uint32_t magic_dma_buf = 0x444d4142;
+constexpr std::uint32_t magic_nfs = 0x6969;
 constexpr std::uint32_t magic_xfs = 0x58465342;
 constexpr std::uint32_t magic_btrfs = 0x9123683E;
 constexpr std::uint32_t magic_f2fs = 0xF2F52010;
 constexpr std::uint32_t magic_bcachefs = 0xca451a4e;
 // Here a dentry may be unhashed because the other side said something, not because the name is gone.
-constexpr std::array<std::uint32_t, 11> remote_magics{0x6969 /* NFS */,     0xFF534D42 /* CIFS */, 0xFE534D42 /* SMB2 */, 0x65735546 /* FUSE */,
+constexpr std::array<std::uint32_t, 11> remote_magics{magic_nfs,     0xFF534D42 /* CIFS */, 0xFE534D42 /* SMB2 */, 0x65735546 /* FUSE */,
                                                       0x00C36400 /* Ceph */, 0x01021997 /* 9p */,   0x5346414F /* AFS */,  0x73757245 /* Coda */,
                                                       0x01161970 /* GFS2 */, 0x0BD00BD0 /* Lustre */, 0x786F4256 /* vboxsf */};
 
@@ -152,6 +153,7 @@ public:
     Result<void> take(std::string_view bytes) {
         return each_row(bytes, [this](const fdspan_row_header& header, std::string_view row) {
             if (header.kind == FDSPAN_ROW_PROCESS) add_process(row);
+            else if (header.kind == FDSPAN_ROW_THREAD) add_thread(row);
             else add_reference(row);
         });
     }
@@ -196,8 +198,9 @@ private:
         std::uint64_t started_ns = 0;
         bool survived = false;
         // Rows of a process without leader come through every thread: these are the ones that count.
-        pid_t mem_tid = 0, exe_tid = 0, place_tid = 0;
-        std::uint64_t table_id = 0;  // of the table that stands for the process's own
+        pid_t mem_tid = 0, exe_tid = 0;
+        // Of what stands for the process's own: the descriptor table, and what cwd and root are in (struct fs_struct).
+        std::uint64_t table_id = 0, place_id = 0;
     };
 
     struct Completion {
@@ -212,7 +215,7 @@ private:
             if (bytes.size() < sizeof header) return malformed();
             std::memcpy(&header, bytes.data(), sizeof header);
             const std::size_t fixed = header.kind == FDSPAN_ROW_PROCESS ? sizeof(fdspan_process_row) : sizeof(fdspan_row);
-            if (header.kind < FDSPAN_ROW_PROCESS || header.kind > FDSPAN_ROW_ROOT || header.size != fixed + header.text_bytes || header.size > bytes.size()) {
+            if (header.kind < FDSPAN_ROW_PROCESS || header.kind > FDSPAN_ROW_THREAD || header.size != fixed + header.text_bytes || header.size > bytes.size()) {
                 return malformed();
             }
             each(header, bytes.substr(0, header.size));
@@ -245,6 +248,16 @@ private:
         process.started = Interval::exact(row.header.started_ns);
         if (request_.wants(field_cgroup)) read_cgroup(process);
         out_.processes.push_back(process);
+    }
+
+    // The first one that lives stands for a process whose leader is dead.
+    void add_thread(std::string_view bytes) {
+        fdspan_row row{};
+        std::memcpy(&row, bytes.data(), sizeof row);
+        const auto found = processes_.find(static_cast<pid_t>(row.header.pid));
+        if (found == processes_.end() || found->second.started_ns != row.header.started_ns || found->second.place_id != 0) return;
+        found->second.table_id = row.table_id;
+        found->second.place_id = row.place_id;
     }
 
     // A file of /proc/PID, into text_ and filled_.
@@ -287,13 +300,14 @@ private:
             case RefKind::mem: return first(known.mem_tid);
             case RefKind::exe: return first(known.exe_tid);
             case RefKind::cwd:
-            case RefKind::root: return first(known.place_tid);
+            case RefKind::root:
             case RefKind::fd: break;
         }
-        const auto [speaker, fresh] = tables_.try_emplace(PidKey{static_cast<pid_t>(row.header.pid), row.table_id}, tid);
+        const bool table = reference.ref == RefKind::fd;
+        const std::uint64_t id = table ? row.table_id : row.place_id;
+        const auto [speaker, fresh] = (table ? tables_ : places_).try_emplace(PidKey{static_cast<pid_t>(row.header.pid), id}, tid);
         if (speaker->second != tid) return false;
-        if ((row.flags & FDSPAN_ROW_LEADERLESS) != 0 && known.table_id == 0) known.table_id = row.table_id;
-        if (known.table_id == row.table_id) reference.tid = static_cast<pid_t>(row.header.pid);
+        if ((table ? known.table_id : known.place_id) == id) reference.tid = static_cast<pid_t>(row.header.pid);
         return true;
     }
 
@@ -309,13 +323,13 @@ private:
         if (!settle_task(row, found->second, reference)) return;
         reference.fd = row.fd;
         if (want_stat_ && (row.flags & FDSPAN_ROW_ASK_STAT) != 0) complete(row, reference.ref);
-        if (row.nlink != 0 && request_.deleted_only) return;
+        if (row.nlink != 0 && !request_.wants_linked()) return;
 
         const std::string_view text = text_of(row, bytes.substr(sizeof row));
         const FileType type = type_of(row.mode, row.fs_magic);
         const std::string_view path = path_of(row, text);
         const NameState name = name_of(row, text);
-        if (request_.deleted_only && name != NameState::deleted) return;
+        if (request_.deleted_only && !request_.wants(name)) return;
         if ((row.flags & FDSPAN_ROW_CUT) != 0) ++out_.gaps.truncated_paths;
         if (type == FileType::anon) {
             reference.type = type;
@@ -422,6 +436,7 @@ private:
             const bool flagged = want_fdinfo_ && (row.open_flags & O_TMPFILE) == O_TMPFILE;
             return flagged || last == "#" + std::to_string(row.ino) ? NameState::tmpfile : NameState::deleted;
         }
+        if (row.fs_magic == magic_nfs && procfs::is_silly_name(text)) return NameState::silly;
         if ((row.flags & FDSPAN_ROW_MARKED) == 0) return NameState::named;
         return is_remote(row.fs_magic) ? NameState::unknown : NameState::gone;
     }
@@ -550,7 +565,7 @@ private:
     bool want_fdinfo_ = false;
     bool want_times_ = false;
     std::unordered_map<pid_t, Known> processes_;
-    std::unordered_map<PidKey, pid_t, PidKeyHash> tables_;
+    std::unordered_map<PidKey, pid_t, PidKeyHash> tables_, places_;
     std::unordered_map<std::uint64_t, Completion> completions_;
     std::vector<char> text_;
     std::size_t filled_ = 0;
@@ -647,6 +662,7 @@ Result<Snapshot> IteratorReader::read(const SnapshotRequest& request, bool censu
         iteration.fields = (asked.wants(field_path) ? FDSPAN_WANT_PATH : 0) | (stat ? FDSPAN_WANT_STAT : 0) |
                            (asked.wants(field_fdinfo) ? FDSPAN_WANT_FDINFO : 0) | (asked.wants(field_times) || census ? FDSPAN_WANT_TIMES : 0);
         iteration.deleted_only = asked.deleted_only;
+        iteration.linked = (asked.wants(NameState::gone) ? FDSPAN_LINKED_UNHASHED : 0) | (asked.wants(NameState::silly) ? FDSPAN_LINKED_NFS : 0);
         iteration.census = census;
         iteration.census_began_ns = snapshot.began_ns;
         std::vector<pid_t> singly;

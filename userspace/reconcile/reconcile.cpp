@@ -520,8 +520,10 @@ void Reconciler::held(std::uint32_t number, std::uint32_t process) {
             link = &held.next_of_process;
             continue;
         }
-        const auto row = rows.find(Key{held.kind, held.map_start});
-        if (row != rows.end() && same_file(held.description, *row->second)) {
+        // Several under one key: threads with a cwd and root of their own.
+        const auto [first, last] = rows.equal_range(Key{held.kind, held.map_start});
+        const auto row = std::find_if(first, last, [&](const auto& entry) { return same_file(held.description, *entry.second); });
+        if (row != last) {
             update(held.description, *row->second);
             Interval opened = index_.times_.get(held.opened);
             opened.narrow(row->second->opened);

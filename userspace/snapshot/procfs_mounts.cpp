@@ -23,6 +23,7 @@ FsTraits fs_traits(std::string_view type) {
     const auto same = [&](const char* known) { return type == known; };
     FsTraits traits;
     traits.birth = std::any_of(birth_types.begin(), birth_types.end(), same);
+    traits.nfs = type == "nfs" || type == "nfs4";
     traits.local = traits.birth || std::any_of(local_types.begin(), local_types.end(), same);
     return traits;
 }

@@ -15,6 +15,7 @@ namespace fdspan::procfs {
 // What is known of a file system by its type.
 struct FsTraits {
     bool local = false;  // a lookup in it waits for nobody but this kernel and its disks
+    bool nfs = false;
     bool birth = false;  // stx_btime is when the file was made, by this kernel's clock, on every file of it
 };
 [[nodiscard]] FsTraits fs_traits(std::string_view type);

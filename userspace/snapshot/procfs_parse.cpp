@@ -321,6 +321,14 @@ LinkText parse_link(std::string_view text) {
     return link;
 }
 
+bool is_silly_name(std::string_view path) {
+    constexpr std::string_view prefix = ".nfs";
+    constexpr std::size_t digits = 24;
+    const std::string_view name = path.substr(path.rfind('/') + 1);
+    return name.size() == prefix.size() + digits && name.starts_with(prefix) &&
+           name.find_first_not_of("0123456789abcdef", prefix.size()) == std::string_view::npos;
+}
+
 bool is_tmpfile_name(std::string_view path, std::uint64_t ino) {
     const std::size_t slash = path.rfind('/');
     if (slash != std::string_view::npos) path.remove_prefix(slash + 1);

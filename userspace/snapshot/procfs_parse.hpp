@@ -117,6 +117,10 @@ struct LinkText {
 [[nodiscard]] LinkText parse_link(std::string_view text);
 [[nodiscard]] std::string_view without_mark(std::string_view text);
 
+// Whether the last name of `path` is one that the NFS client gives to a file that is deleted while open (fs/nfs/unlink.c,
+// nfs_sillyrename): ".nfs", 16 hexadecimal digits of the file's number, 8 of a counter.
+[[nodiscard]] bool is_silly_name(std::string_view path);
+
 // Whether the last name of `path` (mark taken off) is what O_TMPFILE makes: "#INO".
 [[nodiscard]] bool is_tmpfile_name(std::string_view path, std::uint64_t ino);
 

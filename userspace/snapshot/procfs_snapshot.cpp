@@ -273,6 +273,7 @@ private:
             if (request_.wants(RefKind::exe)) read_single(current, RefKind::exe, "exe");
             if (request_.wants(RefKind::cwd)) read_single(current, RefKind::cwd, "cwd");
             if (request_.wants(RefKind::root)) read_single(current, RefKind::root, "root");
+            if (threads > 1 && (request_.wants(RefKind::cwd) || request_.wants(RefKind::root))) read_own_places(current);
         }
 
         // A process that ended meanwhile has shown an empty table, or half of one.
@@ -342,9 +343,40 @@ private:
         note(current, error);
     }
 
-    // Threads share their process's table unless they called unshare(CLONE_FILES) or were cloned without it. kcmp(2) orders
-    // tables by a secret permutation of their addresses, so the own ones are found by binary search.
+    // Threads share their process's table unless they called unshare(CLONE_FILES) or were cloned without it.
     void read_own_tables(Current& current) {
+        // A table with other numbers in it is surely another table.
+        const auto differs = [&](int thread) { return !same_numbers(current.base(), thread); };
+        for_each_own(current, KCMP_FILES, differs, [&](int thread, pid_t tid) { read_table(current, thread, tid); });
+    }
+
+    // The same with CLONE_FS for cwd and root.
+    void read_own_places(Current& current) {
+        const auto differs = [&](int thread) { return !same_link(current.base(), thread, "cwd") || !same_link(current.base(), thread, "root"); };
+        for_each_own(current, KCMP_FS, differs, [&](int thread, pid_t tid) {
+            for (const RefKind kind : {RefKind::cwd, RefKind::root}) {
+                if (!request_.wants(kind)) continue;
+                Reference reference = make_reference(current, kind, tid);
+                add_reference(current, thread, kind == RefKind::cwd ? "cwd" : "root", -1, reference);
+            }
+        });
+    }
+
+    bool same_link(int one_dir, int other_dir, const char* name) {
+        struct statx one{};
+        struct statx other{};
+        if (::statx(one_dir, name, statx_flags, STATX_INO | STATX_MNT_ID, &one) != 0 ||
+            ::statx(other_dir, name, statx_flags, STATX_INO | STATX_MNT_ID, &other) != 0) {
+            return true;
+        }
+        return identity(one) == identity(other) && one.stx_dev_major == other.stx_dev_major && one.stx_dev_minor == other.stx_dev_minor;
+    }
+
+    // Calls own(directory, tid) for one thread of each object of this kind (KCMP_*) that is not the process's. kcmp(2) orders them
+    // by a secret permutation of their addresses, so they are found by binary search. Where it can't tell (not built in, or refused),
+    // differs(directory) does.
+    template <class Differs, class Own>
+    void for_each_own(Current& current, int kind, Differs&& differs, Own&& own) {
         const pid_t first = current.live_tid != 0 ? current.live_tid : current.pid;
         std::vector<pid_t> tables{first};
         std::vector<pid_t> tids;
@@ -359,7 +391,7 @@ private:
             bool comparable = true;  // also lost when one of the two has just ended
             while (low < high && !known && comparable) {
                 const std::size_t middle = (low + high) / 2;
-                const long order = ::syscall(SYS_kcmp, tid, tables[middle], KCMP_FILES, 0, 0);
+                const long order = ::syscall(SYS_kcmp, tid, tables[middle], kind, 0, 0);
                 if (order == 0) known = true;
                 else if (order == 1) high = middle;
                 else if (order == 2) low = middle + 1;
@@ -369,9 +401,8 @@ private:
             if (comparable) tables.insert(tables.begin() + static_cast<std::ptrdiff_t>(low), tid);
             const UniqueFd thread = open_thread(current, tid);
             if (!thread.valid()) continue;
-            // No kcmp (not built in, or refused): a table with other numbers in it is surely another table.
-            if (!comparable && same_numbers(current.base(), thread.get())) continue;
-            read_table(current, thread.get(), tid);
+            if (!comparable && !differs(thread.get())) continue;
+            own(thread.get(), tid);
         }
     }
 
@@ -498,8 +529,7 @@ private:
         const DeviceNumber dev{look.stx->stx_dev_major, look.stx->stx_dev_minor};
         if (S_ISSOCK(look.stx->stx_mode) && dev == devices_.sockets) return synthesize("socket:[", look);
         if (S_ISFIFO(look.stx->stx_mode) && dev == devices_.pipes) return synthesize("pipe:[", look);
-        if (request_.deleted_only && look.stx->stx_nlink > 0) return false;
-        return true;
+        return look.stx->stx_nlink == 0 || request_.wants_linked();
     }
 
     bool synthesize(std::string_view prefix, Look& look) {
@@ -550,13 +580,13 @@ private:
         std::string_view path = text;
         if (look.stx && look.text_cut) {
             reference.name = look.stx->stx_nlink == 0 ? NameState::deleted : NameState::unknown;
-        } else if (look.stx && !(request_.deleted_only && look.stx->stx_nlink > 0)) {
+        } else if (look.stx && (look.stx->stx_nlink == 0 || request_.wants_linked())) {
             reference.name = name_state(current, *look.stx, link, text, reference);
             if (link.ends_in_mark && loses_mark(reference.name)) path = without_mark(text);
         } else if (!look.stx && !text.empty() && link.form != LinkForm::path) {
             reference.name = NameState::nameless;
         }
-        if (request_.deleted_only && reference.name != NameState::deleted) return;
+        if (request_.deleted_only && !request_.wants(reference.name)) return;
         set_class(link, reference);
         if (want_path_ && !look.text_cut) {
             reference.path = out_.strings.intern(path);
@@ -600,9 +630,16 @@ private:
         const bool shm = bare == "/dev/zero" || bare.starts_with("/SYSV") || bare == "/anon_hugepage";
         // Real files may be called so too; the kernel's own are on file systems that nobody has mounted.
         if ((memfd || shm) && link.ends_in_mark && is_unmounted(current, stx, reference)) return memfd ? NameState::memfd : NameState::shm;
+        // Memory that drivers keep in files of their own, under any name ("drm mm object", …); nobody can mount that file system.
+        const bool own_memory = DeviceNumber{stx.stx_dev_major, stx.stx_dev_minor} == devices_.shm;
+        if (own_memory && link.ends_in_mark && stx.stx_nlink == 0 && S_ISREG(stx.stx_mode)) return NameState::shm;
         if (stx.stx_nlink == 0) {
             const bool flagged = look_flags(reference) && (reference.flags & O_TMPFILE) == O_TMPFILE;
             return flagged || is_tmpfile_name(bare, stx.stx_ino) ? NameState::tmpfile : NameState::deleted;
+        }
+        if (procfs::is_silly_name(text)) {
+            const Mount* const mount = find_mount(current, mount_of(stx, reference));
+            if (mount != nullptr && mount->traits.nfs) return NameState::silly;
         }
         if (!link.ends_in_mark) return NameState::named;
         return find_by_name(current, stx, text);

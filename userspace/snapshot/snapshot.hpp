@@ -18,10 +18,17 @@ struct SnapshotRequest {
     std::uint32_t fields = field_all;        // Field bits
     std::uint8_t kinds = 0xff;               // bit 1 << RefKind
     std::vector<pid_t> pids;                 // empty: all processes
-    bool deleted_only = false;               // only NameState::deleted: what never had a name (memfd, O_TMPFILE, …) is left out
+    bool deleted_only = false;               // only NameState::deleted and those in also_states; the iterators filter in the kernel
+    std::uint16_t also_states = 0;           // with deleted_only: bit 1 << NameState, of gone, memfd, tmpfile, shm and silly
 
     [[nodiscard]] bool wants(RefKind kind) const { return (kinds & (1U << static_cast<unsigned>(kind))) != 0; }
     [[nodiscard]] bool wants(Field field) const { return (fields & field) != 0; }
+    // With deleted_only.
+    [[nodiscard]] bool wants(NameState state) const {
+        return state == NameState::deleted || (also_states & (1U << static_cast<unsigned>(state))) != 0;
+    }
+    // Whether a file that has links left may be among what is wanted.
+    [[nodiscard]] bool wants_linked() const { return !deleted_only || wants(NameState::gone) || wants(NameState::silly); }
 };
 
 // What stands between this snapshot and completeness. Counted, and said by the CLI.
