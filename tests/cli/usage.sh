@@ -17,7 +17,7 @@ refused ''
 refused $'line\nbreak'
 refused --bogus
 refused --json
-for command in ls watch recover arm disarm doctor; do
+for command in ls watch recover log arm disarm doctor; do
     refused "$command" --bogus
     refused "$command" $'--bo\ngus'
     refused "$command" --json=3
@@ -76,6 +76,24 @@ refused watch --interval 0
 refused watch --interval 1ns
 refused watch --timeout 0
 refused watch --timeout x
+for time in '' x 5 2026 2026-13-01T00:00:00Z 2026-02-31T00:00:00Z 2026-01-01T00:00:00 2026-01-01T00:00:00Zx 2026-01-01T25:00:00Z -5s; do
+    refused log --since "$time"
+    refused log --until "$time"
+done
+for bytes in '' x -1 1.5G 1KB 99999999999999999999 9999999999T; do
+    refused log --min-bytes "$bytes"
+done
+for number in '' x -1 0 1k ALL; do
+    refused log --limit "$number"
+done
+refused log --path ''
+refused log --pid x
+refused log --min-duration 5
+refused log --json --csv
+refused log --csv --color=always
+refused log --database ''
+refused log --database /nonexistent/events.db
+refused log --database /etc/passwd
 refused arm --backend procfs
 refused arm --backend x
 
@@ -101,7 +119,7 @@ refused recover --link $$ exe -
 refused recover --json $$ exe -
 refused recover --force $$ exe -
 refused recover --json --explain $$ exe
-for arguments in --help --version 'ls --help' 'watch --help' 'recover --help' 'arm --help' 'disarm --help' 'doctor --help' 'ls --list-columns'; do
+for arguments in --help --version 'ls --help' 'watch --help' 'recover --help' 'log --help' 'arm --help' 'disarm --help' 'doctor --help' 'ls --list-columns'; do
     # shellcheck disable=SC2086
     run $arguments
     expect_code 0 "$arguments"

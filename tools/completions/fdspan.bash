@@ -5,7 +5,7 @@ _fdspan() {
     previous=${COMP_WORDS[COMP_CWORD - 1]}
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W 'ls watch recover arm disarm doctor --help --version' -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W 'ls watch recover log arm disarm doctor --help --version' -- "$current")
         return
     fi
     command=${COMP_WORDS[1]}
@@ -43,7 +43,13 @@ _fdspan() {
         mapfile -t COMPREPLY < <(compgen -u -- "$current")
         return
         ;;
-    --older-than | --newer-than | --interval | --timeout | --limit | --count | -c | --comm | -d | --fd | --inode | --tid) return ;;
+    --database)
+        compopt -o filenames
+        mapfile -t COMPREPLY < <(compgen -f -- "$current")
+        return
+        ;;
+    --since | --until | --path | --min-duration | --min-bytes | --older-than | --newer-than | --interval | --timeout | --limit | --count | \
+        -c | --comm | -d | --fd | --inode | --tid) return ;;
     esac
     if [ -z "$words" ] && [[ $current == -* ]]; then
         case $command in
@@ -51,6 +57,7 @@ _fdspan() {
             --reverse --limit --json --noheadings --human --backend --color --help' ;;
         watch) words='--pid --event --older-than --interval --count --timeout --verify --json --backend --color --help' ;;
         recover) words='--inode --tid --force --link --explain --json --backend --help' ;;
+        log) words='--since --until --path --pid --deleted --min-duration --min-bytes --limit --follow --json --csv --database --color --help' ;;
         arm) words='--backend --json --help' ;;
         disarm) words='--json --help' ;;
         doctor) words='--json --color --help' ;;

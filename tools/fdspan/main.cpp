@@ -21,6 +21,7 @@ constexpr Command commands[] = {
     {"ls", "list open references with their ages, oldest first", run_ls},
     {"watch", "print events as they happen", run_watch},
     {"recover", "copy a held file out, deleted or not", run_recover},
+    {"log", "show what the daemon wrote down", run_log},
     {"arm", "let the kernel record exact times from now on, without a process", run_arm},
     {"disarm", "end what arm began", run_disarm},
     {"doctor", "say what this kernel and these privileges allow", run_doctor},

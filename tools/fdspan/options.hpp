@@ -28,6 +28,7 @@ int run_watch(std::vector<std::string> arguments, Output& output);
 int run_recover(std::vector<std::string> arguments, Output& output);
 int run_arm(std::vector<std::string> arguments, Output& output);
 int run_disarm(std::vector<std::string> arguments, Output& output);
+int run_log(std::vector<std::string> arguments, Output& output);
 int run_doctor(std::vector<std::string> arguments, Output& output);
 
 // Every value option goes through here: its text is handed to `parse`, whose complaint becomes the one line on stderr.

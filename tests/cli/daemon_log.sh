@@ -1,0 +1,98 @@
+# fdspand writes down what fdspan log shows: spans, filters, formats, --follow, a full disk, and a kill at any moment.
+. "$(dirname "$0")/lib.sh"
+fdspand=$BIN/fdspand
+database=$work/events.db
+
+start_daemon() { # ARGS…: leaves its pid in $daemon
+    "$fdspand" --pinned false --database "$database" "$@" 2>>"$work/daemon.err" &
+    daemon=$!
+    background+=("$daemon")
+    for _ in $(seq 200); do
+        if [ "$(grep -c ': ready$' "$work/daemon.err")" -gt "${starts:-0}" ]; then
+            starts=$((${starts:-0} + 1))
+            return
+        fi
+        kill -0 "$daemon" 2>/dev/null || break
+        sleep 0.1
+    done
+    echo "fdspand did not start: $(cat "$work/daemon.err")" >&2
+    exit 1
+}
+stop_daemon() {
+    kill -TERM "$daemon"
+    wait "$daemon"
+    code=$?
+    expect_code 0 "fdspand ends by SIGTERM"
+}
+until_logged() { # ARGS…: of fdspan log
+    for _ in $(seq 100); do
+        run log --database "$database" "$@"
+        [ "$code" -eq 1 ] || return 0
+        sleep 0.1
+    done
+}
+
+start_daemon --jsonl "$work/log.jsonl"
+began=$(date -u +%Y-%m-%dT%H:%M:%SZ)
+timeout 30 "$FDSPAN" log --database "$database" --follow --json --path "$work/span*" --limit 1 >"$work/followed" 2>"$work/follow.err" &
+follower=$!
+background+=("$follower")
+python3 - "$work" <<'PY'
+import os, sys, time
+long = os.open(sys.argv[1] + "/span-long", os.O_CREAT | os.O_RDWR)
+for number in range(20):
+    os.close(os.open(sys.argv[1] + "/span-short", os.O_CREAT | os.O_RDWR))
+time.sleep(1.3)
+os.close(long)
+PY
+until_logged --path "$work/span*" --json
+expect_code 0 "a span that lived longer than a second is in the log: $(cat "$work/daemon.err")"
+jq -s -e --arg path "$work/span-long" 'map([.event, .path, .comm]) == [["closed", $path, "python3"]]' "$work/out" >/dev/null ||
+    fail "it alone, not the short ones: $(head -c 600 "$work/out")"
+jq_check '.duration_ns >= 1300000000 and .duration_max_ns < 30000000000 and .id > 0 and (.boot | length) == 36' "its figures"
+jq_check '.opened.source == "kernel" and .opened.latest_boottime_ns + .duration_ns == .boottime_ns' "it is exact"
+grep -q "$work/span-long" "$work/log.jsonl" || fail "the JSON file has it, too"
+jq -s -e --arg path "$work/span-long" 'map(select(.path == $path)) | length == 1 and (.[0].time | startswith("20"))' "$work/log.jsonl" >/dev/null ||
+    fail "and the JSON file has its time: $(grep "$work/span-long" "$work/log.jsonl")"
+run log --database "$database" --path "$work/span-long" --since "$began" --min-duration 1s --pid "$(jq .pid <"$work/log.jsonl" | tail -1)"
+for arguments in "--since $began" "--since 1h" "--min-duration 1s"; do
+    # shellcheck disable=SC2086
+    run log --database "$database" --path "$work/span-*" $arguments
+    expect_code 0 "log $arguments"
+    grep -q "span-long after 1s" "$work/out" || fail "log $arguments: $(cat "$work/out")"
+done
+for arguments in "--until 1h" "--min-duration 1h" "--deleted" "--min-bytes 1" "--pid 2147483646"; do
+    # shellcheck disable=SC2086
+    run log --database "$database" --path "$work/span-*" $arguments
+    expect_code 1 "log $arguments"
+done
+run log --database "$database" --csv --path "$work/span-long"
+python3 -c 'import csv, sys
+rows = list(csv.DictReader(open(sys.argv[1])))
+assert len(rows) == 1 and rows[0]["path"] == sys.argv[2] and rows[0]["event"] == "closed" and int(rows[0]["duration_ns"]) > 10**9, rows' \
+    "$work/out" "$work/span-long" || fail "CSV: $(cat "$work/out")"
+for _ in $(seq 50); do
+    grep -q span-long "$work/followed" && break
+    sleep 0.1
+done
+[ "$(grep -c span-long "$work/followed")" -eq 1 ] || fail "--follow shows it once: $(cat "$work/followed" "$work/follow.err")"
+kill -TERM "$follower"
+wait "$follower"
+code=$?
+expect_code 0 "SIGTERM ends --follow"
+
+# A file renamed by logrotate is opened anew.
+mv "$work/log.jsonl" "$work/log.jsonl.old"
+kill -HUP "$daemon"
+python3 -c 'import os, sys, time; fd = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR); time.sleep(1.1); os.close(fd)' "$work/span-rotated"
+for _ in $(seq 50); do
+    grep -q span-rotated "$work/log.jsonl" 2>/dev/null && break
+    sleep 0.1
+done
+grep -q span-rotated "$work/log.jsonl" || fail "after SIGHUP the JSON file is a new one: $(tail -3 "$work/daemon.err")"
+stop_daemon
+
+run log --database "$work/none.db"
+expect_code 2 "no database"
+grep -q 'is fdspand running' "$work/err" || fail "what to do about it: $(cat "$work/err")"
+finish

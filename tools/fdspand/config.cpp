@@ -1,0 +1,161 @@
+#include "config.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include <nlohmann/json.hpp>
+
+#include "duration.hpp"
+#include "options.hpp"
+#include "text.hpp"
+#include "wall_time.hpp"
+
+namespace fdspan::daemon {
+namespace {
+
+using nlohmann::json;
+
+Result<void> set_duration(std::uint64_t& target, const std::string& text, std::uint64_t least_ns, std::uint64_t most_ns) {
+    const Result<std::uint64_t> parsed = cli::parse_duration_ns(text);
+    if (!parsed) return tl::unexpected(parsed.error());
+    if (*parsed < least_ns || *parsed > most_ns) {
+        return fail(EINVAL, "\"" + text + "\" is not from " + cli::format_duration(least_ns) + " to " + cli::format_duration(most_ns));
+    }
+    target = *parsed;
+    return {};
+}
+
+Result<void> set_bytes(std::uint64_t& target, const std::string& text, std::uint64_t least) {
+    const Result<std::uint64_t> parsed = cli::parse_bytes(text);
+    if (!parsed) return tl::unexpected(parsed.error());
+    if (*parsed < least) return fail(EINVAL, "\"" + text + "\" is less than " + std::to_string(least) + " bytes");
+    target = *parsed;
+    return {};
+}
+
+Result<void> set_flag(bool& target, const std::string& text) {
+    if (text != "true" && text != "false") return fail(EINVAL, "\"" + text + "\" is neither true nor false");
+    target = text == "true";
+    return {};
+}
+
+// "" switches the thing off.
+Result<void> set_path(std::string& target, const std::string& text) {
+    if (!text.empty() && text.front() != '/') return fail(EINVAL, "\"" + text + "\" is not an absolute path");
+    target = text;
+    return {};
+}
+
+template <class Number>
+Result<void> set_count(Number& target, const std::string& text, std::uint64_t least, std::uint64_t most) {
+    const Result<std::uint64_t> parsed = cli::parse_count(text, least, most);
+    if (!parsed) return tl::unexpected(parsed.error());
+    target = static_cast<Number>(*parsed);
+    return {};
+}
+
+constexpr std::uint64_t second = 1'000'000'000;
+constexpr std::uint64_t year = 365ULL * 24 * 3600 * second;
+
+// The text that a value of the file stands for: "1s" and 5 and true alike.
+std::optional<std::string> text_of(const json& value) {
+    if (value.is_string()) return value.get<std::string>();
+    if (value.is_boolean()) return value.get<bool>() ? "true" : "false";
+    if (value.is_number_integer()) return value.dump();
+    return std::nullopt;
+}
+
+Result<void> apply(const json& object, const std::string& prefix, Config& config) {
+    for (const auto& [name, value] : object.items()) {
+        const std::string key = prefix.empty() ? name : prefix + "." + name;
+        const auto& settings = all_settings();
+        const auto setting = std::find_if(settings.begin(), settings.end(), [&key](const Setting& known) { return known.key == key; });
+        if (setting != settings.end()) {
+            const std::optional<std::string> text = text_of(value);
+            if (!text) return fail(EINVAL, key + ": expected a text, a whole number, true or false");
+            if (auto done = setting->set(config, *text); !done) return fail(EINVAL, key + ": " + done.error().message);
+            continue;
+        }
+        const bool is_group = std::any_of(settings.begin(), settings.end(), [&key](const Setting& known) { return known.key.starts_with(key + "."); });
+        if (!is_group) return fail(EINVAL, "unknown key \"" + cli::escape(key) + "\"");
+        if (!value.is_object()) return fail(EINVAL, key + ": expected an object, { … }");
+        if (auto done = apply(value, key, config); !done) return done;
+    }
+    return {};
+}
+
+}  // namespace
+
+const std::vector<Setting>& all_settings() {
+    static const std::vector<Setting> settings{
+        {"backend", "--backend", "NAME", "Where events come from: auto, trampoline, kprobe, syscall, procfs [auto]",
+         [](Config& config, const std::string& text) -> Result<void> {
+             for (const Backend known : {Backend::automatic, Backend::trampoline, Backend::kprobe, Backend::syscall, Backend::procfs}) {
+                 if (text != to_string(known)) continue;
+                 config.backend = known;
+                 return {};
+             }
+             return fail(EINVAL, "there is no backend \"" + cli::escape(text) + "\"; expected auto, trampoline, kprobe, syscall or procfs");
+         }},
+        {"pinned", "--pinned", "BOOL", "Arm tracking that outlives the daemon, so that a restart loses no exact age [true]",
+         [](Config& config, const std::string& text) { return set_flag(config.pinned, text); }},
+        {"log.database", "--database", "FILE", "The event log; empty: none [/var/lib/fdspan/events.db]",
+         [](Config& config, const std::string& text) { return set_path(config.database, text); }},
+        {"log.min_duration", "--min-duration", "DUR", "Spans shorter than this are not kept, unless their file was deleted [1s]",
+         [](Config& config, const std::string& text) { return set_duration(config.policy.min_duration_ns, text, 0, year); }},
+        {"log.released", "", "BOOL", "Keep ends of open file descriptions, too [false]",
+         [](Config& config, const std::string& text) { return set_flag(config.policy.released, text); }},
+        {"log.max_age", "--max-age", "DUR", "Rows older than this are removed [30d]",
+         [](Config& config, const std::string& text) { return set_duration(config.max_age_ns, text, second, 200 * year); }},
+        {"log.max_size", "--max-size", "BYTES", "The oldest rows go when the database is larger than this [1G]",
+         [](Config& config, const std::string& text) { return set_bytes(config.max_bytes, text, 1U << 20); }},
+        {"log.commit_interval", "", "DUR", "The longest that a row waits before it is on disk, at most 1s [500ms]",
+         [](Config& config, const std::string& text) { return set_duration(config.commit_interval_ns, text, 10'000'000, second); }},
+        {"log.jsonl.file", "--jsonl", "FILE", "Also append rows to this file, as JSON Lines",
+         [](Config& config, const std::string& text) { return set_path(config.jsonl.path, text); }},
+        {"log.jsonl.max_size", "", "BYTES", "Size at which the JSON file is rotated [100M]",
+         [](Config& config, const std::string& text) { return set_bytes(config.jsonl.max_bytes, text, 4096); }},
+        {"log.jsonl.keep", "", "N", "Rotated JSON files that are kept [5]",
+         [](Config& config, const std::string& text) { return set_count(config.jsonl.keep, text, 0, 1000); }},
+        {"log.journal", "--journal", "BOOL", "Also send rows to the journal [false]",
+         [](Config& config, const std::string& text) { return set_flag(config.journal, text); }},
+    };
+    return settings;
+}
+
+Result<void> parse_config(std::string_view text, Config& config) {
+    // A key that stands twice would silently count once.
+    std::vector<std::set<std::string>> seen;
+    std::string twice;
+    const auto watch = [&](int, json::parse_event_t event, json& value) {
+        if (event == json::parse_event_t::object_start) seen.emplace_back();
+        if (event == json::parse_event_t::object_end) seen.pop_back();
+        if (event == json::parse_event_t::key && !seen.back().insert(value.get<std::string>()).second) twice = value.get<std::string>();
+        return true;
+    };
+    json document;
+    try {
+        document = json::parse(text, watch, true, true);
+    } catch (const json::parse_error& error) {
+        return fail(EINVAL, "not JSON: " + cli::escape(std::string_view(error.what())));
+    }
+    if (!twice.empty()) return fail(EINVAL, "the key \"" + cli::escape(twice) + "\" stands twice");
+    if (!document.is_object()) return fail(EINVAL, "expected an object, { … }");
+    return apply(document, {}, config);
+}
+
+Result<void> read_config(const std::string& path, Config& config) {
+    std::ifstream file(path, std::ios::binary);
+    if (!file) return fail_errno(errno, "open " + path);
+    std::ostringstream text;
+    text << file.rdbuf();
+    if (file.bad()) return fail_errno(errno, "read " + path);
+    if (auto done = parse_config(text.str(), config); !done) return fail(done.error().code, path + ": " + done.error().message);
+    return {};
+}
+
+}  // namespace fdspan::daemon

@@ -1,0 +1,421 @@
+#include "service/log/reader.hpp"
+
+#include <fnmatch.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <limits>
+#include <queue>
+
+#include "service/log/schema.hpp"
+
+namespace fdspan::service {
+namespace {
+
+// A way with fewer rows than this is good enough, whatever the others have.
+constexpr std::uint64_t estimate_cap = 20000;
+// More names than this are not looked up one by one.
+constexpr std::size_t max_keys = 20000;
+constexpr std::size_t max_names_looked_at = 100000;
+
+constexpr std::int64_t far_past = std::numeric_limits<std::int64_t>::min();
+constexpr std::int64_t far_future = std::numeric_limits<std::int64_t>::max();
+
+std::optional<Interval> moment(const Statement& row, int column) {
+    const auto latest = row.optional_integer(column);
+    if (!latest) return std::nullopt;
+    const auto width = row.optional_integer(column + 1);
+    const auto at = static_cast<std::uint64_t>(*latest);
+    if (width && *width == 0) return Interval::exact(at);
+    return Interval::bounded(width ? at - static_cast<std::uint64_t>(*width) : Interval::unknown_earliest, at);
+}
+
+std::optional<Interval> length(const Statement& row, int column) {
+    const auto least = row.optional_integer(column);
+    if (!least) return std::nullopt;
+    const auto width = row.optional_integer(column + 1);
+    const auto from = static_cast<std::uint64_t>(*least);
+    if (width && *width == 0) return Interval::exact(from);
+    return Interval::bounded(from, width ? from + static_cast<std::uint64_t>(*width) : std::numeric_limits<std::uint64_t>::max());
+}
+
+// The text before the first character that means something to fnmatch(3).
+std::string literal_prefix(const std::string& glob) { return glob.substr(0, glob.find_first_of("*?[\\")); }
+
+// The least text that is greater than all that begin with `prefix`; empty: there is none.
+std::string after_prefix(std::string prefix) {
+    while (!prefix.empty() && static_cast<unsigned char>(prefix.back()) == 0xff) prefix.pop_back();
+    if (!prefix.empty()) prefix.back() = static_cast<char>(static_cast<unsigned char>(prefix.back()) + 1);
+    return prefix;
+}
+
+bool glob_matches(const std::string& glob, const std::string& path) { return ::fnmatch(glob.c_str(), path.c_str(), 0) == 0; }
+
+}  // namespace
+
+Result<LogReader> LogReader::open(const std::string& path) {
+    auto connection = Connection::open(path, SQLITE_OPEN_READONLY);
+    if (!connection) return tl::unexpected(connection.error());
+    LogReader reader;
+    reader.connection_ = std::move(*connection);
+    reader.path_ = path;
+    ::sqlite3_busy_timeout(reader.connection_.get(), 2000);
+    if (auto done = reader.connection_.execute("PRAGMA query_only = 1; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 1073741824"); !done) {
+        return tl::unexpected(done.error());
+    }
+    auto id = reader.connection_.integer("PRAGMA application_id");
+    if (!id) return tl::unexpected(id.error());
+    if (*id != application_id) return fail(SQLITE_NOTADB, path + " is not an event log of fdspan");
+    auto version = reader.connection_.integer("PRAGMA user_version");
+    if (!version) return tl::unexpected(version.error());
+    if (*version != schema_version) {
+        return fail(SQLITE_MISMATCH, path + " is an event log of version " + std::to_string(*version) + ", this fdspan reads version " +
+                                         std::to_string(schema_version) + (*version < schema_version ? "; fdspand brings it up to date when it starts" : ""));
+    }
+    struct stat status {};
+    if (::stat(path.c_str(), &status) == 0) {
+        reader.device_ = status.st_dev;
+        reader.inode_ = status.st_ino;
+    }
+    return reader;
+}
+
+bool LogReader::is_current() const {
+    struct stat status {};
+    return ::stat(path_.c_str(), &status) == 0 && status.st_dev == device_ && status.st_ino == inode_;
+}
+
+// The rows of one key, newest first, with what the filters look at.
+Result<Statement> LogReader::candidates(const Way& way, const LogQuery& query, bool newest_first) {
+    std::string sql = "SELECT time_ns, id, pid, path, deleted, duration_ns, bytes FROM events";
+    if (newest_first) {
+        sql += " INDEXED BY " + way.index + " WHERE time_ns BETWEEN ?2 AND ?3" + way.condition + " ORDER BY time_ns DESC, id DESC";
+    } else {
+        sql += " WHERE id > ?1 AND time_ns BETWEEN ?2 AND ?3 ORDER BY id";
+    }
+    statements_.push_back(sql);
+    auto statement = connection_.prepare(sql);
+    if (!statement) return statement;
+    statement->bind(2, query.since_ns.value_or(far_past));
+    statement->bind(3, query.until_ns.value_or(far_future));
+    return statement;
+}
+
+Result<bool> LogReader::path_matches(std::int64_t path, const LogQuery& query) {
+    if (memo_glob_ != query.path_glob) {
+        path_memo_.clear();
+        memo_glob_ = query.path_glob;
+    }
+    if (const auto known = path_memo_.find(path); known != path_memo_.end()) return known->second;
+    if (!read_path_) {
+        auto prepared = connection_.prepare("SELECT dirs.path || paths.name FROM paths JOIN dirs ON dirs.id = paths.dir WHERE paths.id = ?1");
+        if (!prepared) return tl::unexpected(prepared.error());
+        read_path_ = std::move(*prepared);
+    }
+    read_path_->bind(1, path);
+    auto row = read_path_->step();
+    if (!row) return tl::unexpected(row.error());
+    const bool matched = *row && glob_matches(query.path_glob, std::string(read_path_->text(0)));
+    read_path_->reset();
+    path_memo_.emplace(path, matched);
+    return matched;
+}
+
+Result<bool> LogReader::matches(Statement& row, const LogQuery& query) {
+    if (!query.pids.empty()) {
+        const auto pid = row.optional_integer(2);
+        if (!pid || std::find(query.pids.begin(), query.pids.end(), static_cast<pid_t>(*pid)) == query.pids.end()) return false;
+    }
+    if (query.deleted && row.integer(4) != 1) return false;
+    if (query.min_duration_ns) {
+        const auto duration = row.optional_integer(5);
+        if (!duration || static_cast<std::uint64_t>(*duration) < *query.min_duration_ns) return false;
+    }
+    if (query.min_bytes) {
+        const auto bytes = row.optional_integer(6);
+        if (!bytes || static_cast<std::uint64_t>(*bytes) < *query.min_bytes) return false;
+    }
+    if (query.path_glob.empty()) return true;
+    const auto path = row.optional_integer(3);
+    if (!path) return false;
+    return path_matches(*path, query);
+}
+
+// The names that match, and the directories that they are in; each is a way, unless there are too many.
+Result<void> LogReader::add_path_ways(const LogQuery& query, std::vector<Way>& ways) {
+    const std::string prefix = literal_prefix(query.path_glob);
+    const std::size_t slash = prefix.rfind('/');
+    const std::string dir = prefix.substr(0, slash == std::string::npos ? 0 : slash + 1);
+    const std::string name = prefix.substr(dir.size());
+    // What has no wildcard is one name; otherwise names in this directory, and everything in those that begin with the prefix.
+    const bool whole = prefix == query.path_glob;
+    auto dirs = connection_.prepare(whole ? "SELECT id, path FROM dirs WHERE path = ?1"
+                                          : "SELECT id, path FROM dirs WHERE path = ?1 UNION SELECT id, path FROM dirs WHERE path >= ?2 AND (?3 = '' OR path < ?3)");
+    if (!dirs) return tl::unexpected(dirs.error());
+    dirs->bind(1, dir);
+    if (!whole) {
+        dirs->bind(2, prefix);
+        dirs->bind(3, after_prefix(prefix));
+    }
+    auto names = connection_.prepare("SELECT id, name FROM paths WHERE dir = ?1 AND name >= ?2 AND (?3 = '' OR name < ?3)");
+    if (!names) return tl::unexpected(names.error());
+    Way by_path{" AND path = ?1 AND path IS NOT NULL", {}, "events_path"};
+    Way by_dir{" AND dir = ?1 AND dir IS NOT NULL", {}, "events_dir"};
+    std::size_t looked_at = 0;
+    while (true) {
+        auto row = dirs->step();
+        if (!row) return tl::unexpected(row.error());
+        if (!*row) break;
+        const std::string dir_path(dirs->text(1));
+        by_dir.keys.push_back(dirs->integer(0));
+        if (looked_at > max_names_looked_at || by_path.keys.size() > max_keys) continue;
+        const std::string& first_name = dir_path == dir ? name : std::string();
+        names->bind(1, dirs->integer(0));
+        names->bind(2, first_name);
+        names->bind(3, whole ? first_name + '\x01' : after_prefix(first_name));
+        while (looked_at <= max_names_looked_at && by_path.keys.size() <= max_keys) {
+            auto found = names->step();
+            if (!found) return tl::unexpected(found.error());
+            if (!*found) break;
+            ++looked_at;
+            if (glob_matches(query.path_glob, dir_path + std::string(names->text(1)))) by_path.keys.push_back(names->integer(0));
+        }
+        names->reset();
+    }
+    if (by_dir.keys.size() <= max_keys) ways.push_back(by_dir);
+    if (looked_at <= max_names_looked_at && by_path.keys.size() <= max_keys) ways.push_back(by_path);
+    return {};
+}
+
+Result<std::uint64_t> LogReader::estimate(const Way& way, const LogQuery& query) {
+    auto count = connection_.prepare("SELECT count(*) FROM (SELECT 1 FROM events INDEXED BY " + way.index + " WHERE time_ns BETWEEN ?2 AND ?3" +
+                                     way.condition + " LIMIT " + std::to_string(estimate_cap) + ")");
+    if (!count) return tl::unexpected(count.error());
+    std::uint64_t total = 0;
+    for (const std::int64_t key : way.keys) {
+        count->bind(1, key);
+        count->bind(2, query.since_ns.value_or(far_past));
+        count->bind(3, query.until_ns.value_or(far_future));
+        auto row = count->step();
+        if (!row) return tl::unexpected(row.error());
+        total += static_cast<std::uint64_t>(count->integer(0));
+        count->reset();
+        if (total >= estimate_cap) return estimate_cap;
+    }
+    return total;
+}
+
+// The way with the fewest rows, as far as counting is worth it; among those with very many, the one that leaves least to filter.
+Result<LogReader::Way> LogReader::choose(const LogQuery& query) {
+    std::vector<Way> ways;
+    const auto classes = [](const char* condition, const char* index, std::uint64_t least) {
+        Way way{condition, {}, index};
+        for (std::int64_t number = max_log_class; number >= log_class(least); --number) way.keys.push_back(number);
+        return way;
+    };
+    if (!query.path_glob.empty()) {
+        if (auto done = add_path_ways(query, ways); !done) return tl::unexpected(done.error());
+        std::reverse(ways.begin(), ways.end());
+    }
+    if (!query.pids.empty()) {
+        Way way{" AND pid = ?1 AND pid IS NOT NULL", {}, "events_pid"};
+        for (const pid_t pid : query.pids) {
+            if (std::find(way.keys.begin(), way.keys.end(), pid) == way.keys.end()) way.keys.push_back(pid);
+        }
+        ways.push_back(way);
+    }
+    if (query.min_bytes) ways.push_back(classes(" AND bytes_class = ?1 AND bytes_class IS NOT NULL", "events_bytes", *query.min_bytes));
+    if (query.deleted) ways.push_back({" AND deleted = 1", {0}, "events_deleted"});
+    if (query.min_duration_ns) {
+        ways.push_back(classes(" AND duration_class = ?1 AND duration_class IS NOT NULL", "events_duration", *query.min_duration_ns));
+    }
+    const Way by_time{"", {0}, "events_time"};
+    if (ways.empty()) return by_time;
+    if (ways.size() == 1) return ways.front();
+    const Way* best = &ways.front();
+    std::uint64_t least = std::numeric_limits<std::uint64_t>::max();
+    for (const Way& way : ways) {
+        auto count = estimate(way, query);
+        if (!count) return tl::unexpected(count.error());
+        if (*count >= least) continue;
+        least = *count;
+        best = &way;
+    }
+    return *best;
+}
+
+Result<void> LogReader::query(const LogQuery& query, const Visit& visit) {
+    // One state of the database for all statements: retention goes on meanwhile.
+    if (auto begun = connection_.execute("BEGIN"); !begun) return begun;
+    auto done = answer(query, visit);
+    if (auto ended = connection_.execute("COMMIT"); done && !ended) return ended;
+    return done;
+}
+
+Result<void> LogReader::answer(const LogQuery& query, const Visit& visit) {
+    statements_.clear();
+    auto way = choose(query);
+    if (!way) return tl::unexpected(way.error());
+    auto rows = candidates(*way, query, true);
+    if (!rows) return tl::unexpected(rows.error());
+
+    // The newest of all keys: a heap of what was found so far, the oldest of them on top, bounds what later keys have to look at.
+    using Found = std::pair<std::int64_t, std::int64_t>;  // time, id
+    std::priority_queue<Found, std::vector<Found>, std::greater<>> newest;
+    const std::uint64_t limit = query.limit.value_or(std::numeric_limits<std::uint64_t>::max());
+    const bool direct = way->keys.size() == 1;
+    std::uint64_t visited = 0;
+    for (const std::int64_t key : way->keys) {
+        if (!way->condition.empty() && way->condition.find("?1") != std::string::npos) rows->bind(1, key);
+        if (newest.size() >= limit) rows->bind(2, std::max(query.since_ns.value_or(far_past), newest.top().first));
+        while (true) {
+            auto row = rows->step();
+            if (!row) return tl::unexpected(row.error());
+            if (!*row) break;
+            auto matched = matches(*rows, query);
+            if (!matched) return tl::unexpected(matched.error());
+            if (!*matched) continue;
+            const Found found{rows->integer(0), rows->integer(1)};
+            if (direct) {
+                auto whole = read(found.second);
+                if (!whole) return tl::unexpected(whole.error());
+                if (!visit(*whole) || ++visited >= limit) return {};
+                continue;
+            }
+            if (newest.size() >= limit) {
+                if (found <= newest.top()) break;
+                newest.pop();
+            }
+            newest.push(found);
+        }
+        rows->reset();
+    }
+    std::vector<Found> ordered;
+    for (; !newest.empty(); newest.pop()) ordered.push_back(newest.top());
+    for (auto found = ordered.rbegin(); found != ordered.rend(); ++found) {
+        auto whole = read(found->second);
+        if (!whole) return tl::unexpected(whole.error());
+        if (!visit(*whole)) return {};
+    }
+    return {};
+}
+
+Result<std::int64_t> LogReader::query_after(const LogQuery& query, std::int64_t id, const Visit& visit) {
+    statements_.clear();
+    auto rows = candidates({}, query, false);
+    if (!rows) return tl::unexpected(rows.error());
+    rows->bind(1, id);
+    while (true) {
+        auto row = rows->step();
+        if (!row) return tl::unexpected(row.error());
+        if (!*row) return id;
+        id = rows->integer(1);
+        auto matched = matches(*rows, query);
+        if (!matched) return tl::unexpected(matched.error());
+        if (!*matched) continue;
+        auto whole = read(id);
+        if (!whole) return tl::unexpected(whole.error());
+        if (!visit(*whole)) return id;
+    }
+}
+
+Result<LogRow> LogReader::read(std::int64_t id) {
+    if (!read_row_) {
+        const std::pair<std::optional<Statement>*, const char*> statements[] = {
+            {&read_row_,
+             "SELECT e.id, e.kind, e.time_ns, e.when_ns, e.when_width, e.pid, e.started_ns, e.started_width, e.uid, e.comm, e.container, e.ref, e.fd,"
+             " e.type, e.type_name, e.name, e.deleted, e.dev_major, e.dev_minor, e.ino, dirs.path, paths.name, e.opened_ns, e.opened_width,"
+             " e.description, e.description_ns, e.description_width, e.duration_ns, e.duration_width, e.held_ns, e.held_width, e.bytes, e.lost, e.added,"
+             " e.ended, d.how, d.holders, d.by_pid, d.by_uid, d.by_comm, d.by_exe, d.by_cgroup, s.boot_id"
+             " FROM events e JOIN segments s ON s.id = e.segment LEFT JOIN dirs ON dirs.id = e.dir LEFT JOIN paths ON paths.id = e.path"
+             " LEFT JOIN deletions d ON d.event = e.id WHERE e.id = ?1"},
+            {&read_holders_, "SELECT pid, ref, fd, comm FROM holders WHERE event = ?1 ORDER BY place"},
+        };
+        for (const auto& [statement, sql] : statements) {
+            auto prepared = connection_.prepare(sql);
+            if (!prepared) return tl::unexpected(prepared.error());
+            *statement = std::move(*prepared);
+        }
+    }
+    Statement& from = *read_row_;
+    from.bind(1, id);
+    auto there = from.step();
+    if (!there) return tl::unexpected(there.error());
+    LogRow row;
+    row.id = id;
+    if (!*there) return fail(SQLITE_CORRUPT, "the event log's database: a row is in an index only");
+    const auto u64 = [&from](int column) { return static_cast<std::uint64_t>(from.integer(column)); };
+    row.kind = kind_of_number(from.integer(1));
+    row.time_ns = from.integer(2);
+    row.when = moment(from, 3).value_or(Interval{});
+    row.pid = static_cast<pid_t>(from.integer(5));
+    row.process_started = moment(from, 6);
+    row.uid = static_cast<uid_t>(from.integer(8));
+    row.comm = from.text(9);
+    row.container = from.text(10);
+    if (const auto ref = from.optional_integer(11)) row.ref = static_cast<RefKind>(*ref);
+    row.fd = static_cast<std::int32_t>(from.optional_integer(12).value_or(-1));
+    row.type = static_cast<FileType>(from.integer(13));
+    row.type_name = from.text(14);
+    row.name = row.ref ? static_cast<NameState>(from.integer(15)) : NameState::unknown;
+    row.deleted = from.integer(16) == 1;
+    row.dev = {static_cast<std::uint32_t>(from.integer(17)), static_cast<std::uint32_t>(from.integer(18))};
+    row.ino = u64(19);
+    row.path = std::string(from.text(20)) + std::string(from.text(21));
+    if (row.name == NameState::nameless && row.path.ends_with(':')) row.path += "[" + std::to_string(row.ino) + "]";
+    row.opened = moment(from, 22);
+    row.description_id = u64(24);
+    row.description_opened = moment(from, 25);
+    row.duration = length(from, 27);
+    row.held_deleted = length(from, 29);
+    if (const auto bytes = from.optional_integer(31)) row.bytes = static_cast<std::uint64_t>(*bytes);
+    row.lost_records = u64(32);
+    row.added = static_cast<std::uint32_t>(from.integer(33));
+    row.ended = static_cast<std::uint32_t>(from.integer(34));
+    row.how = static_cast<Removal>(from.integer(35));
+    row.holder_count = static_cast<std::uint32_t>(from.integer(36));
+    if (const auto by_pid = from.optional_integer(37)) {
+        row.by = LogCulprit{static_cast<pid_t>(*by_pid), static_cast<uid_t>(from.integer(38)), std::string(from.text(39)), std::string(from.text(40)),
+                            std::string(from.text(41))};
+    }
+    row.boot_id = from.text(42);
+    from.reset();
+    if (row.kind != EventKind::deleted) return row;
+    read_holders_->bind(1, id);
+    while (true) {
+        auto holder = read_holders_->step();
+        if (!holder) return tl::unexpected(holder.error());
+        if (!*holder) return row;
+        row.holders.push_back({static_cast<pid_t>(read_holders_->integer(0)), static_cast<std::int32_t>(read_holders_->integer(2)),
+                               static_cast<RefKind>(read_holders_->integer(1)), std::string(read_holders_->text(3))});
+    }
+}
+
+Result<std::uint64_t> LogReader::lost(std::optional<std::int64_t> since_ns, std::optional<std::int64_t> until_ns) {
+    auto sum = connection_.prepare("SELECT sum(lost) FROM events INDEXED BY events_lost WHERE lost IS NOT NULL AND time_ns BETWEEN ?1 AND ?2");
+    if (!sum) return tl::unexpected(sum.error());
+    sum->bind(1, since_ns.value_or(far_past));
+    sum->bind(2, until_ns.value_or(far_future));
+    auto row = sum->step();
+    if (!row) return tl::unexpected(row.error());
+    return static_cast<std::uint64_t>(sum->integer(0));
+}
+
+Result<std::int64_t> LogReader::last_id() { return connection_.integer("SELECT max(id) FROM events"); }
+
+Result<std::vector<std::string>> LogReader::explain() const {
+    std::vector<std::string> plan;
+    for (const std::string& sql : statements_) {
+        auto rows = connection_.prepare("EXPLAIN QUERY PLAN " + sql);
+        if (!rows) return tl::unexpected(rows.error());
+        while (true) {
+            auto row = rows->step();
+            if (!row) return tl::unexpected(row.error());
+            if (!*row) break;
+            plan.emplace_back(rows->text(3));
+        }
+    }
+    return plan;
+}
+
+}  // namespace fdspan::service
