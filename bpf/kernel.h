@@ -56,8 +56,17 @@ struct super_block {
 	void *s_fs_info;
 };
 
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct lockref {
+	int count;
+};
+
 struct inode {
 	unsigned short i_mode;
+	atomic_t i_count;
 	unsigned int i_nlink;
 	__u32 i_rdev;
 	unsigned long i_ino;
@@ -74,6 +83,7 @@ struct hlist_bl_node {
 struct dentry {
 	unsigned int d_flags;
 	struct hlist_bl_node d_hash;
+	struct lockref d_lockref;
 	struct dentry *d_parent;
 	struct qstr d_name;
 	struct inode *d_inode;
@@ -103,10 +113,6 @@ struct file {
 	struct path f_path;
 	long long f_pos;
 };
-
-typedef struct {
-	int counter;
-} atomic_t;
 
 struct fdtable {
 	unsigned int max_fds;

@@ -49,7 +49,6 @@ static __always_inline void fdspan_fill_culprit(struct fdspan_unlinked *record)
 
 	record->cgroup = bpf_get_current_cgroup_id();
 	record->uid = task->cred->uid.val;
-	record->pad = 0;
 	record->exe_bytes = 0;
 	record->exe_flags = 0;
 	bpf_get_current_comm(record->comm, sizeof(record->comm));

@@ -458,6 +458,7 @@ static __always_inline void fdspan_removed(__u16 how, __u16 places, __s32 dfd, _
 	record->dev = 0;
 	record->nlink = 0;
 	record->allocated = 0;
+	record->mode = 0;
 	record->how = how;
 	record->places = places;
 	fdspan_fill_culprit(record);

@@ -11,6 +11,8 @@
  *               sched_process_exec, sched_process_exit      close-on-exec and exit, by the slots that are left
  *   description __fput (fs/file_table.c)                    in the last user's context, in task work, or in a kernel thread
  *   table       dup_fd, then put_files_struct               unshare, close_range and exec: the task has a copy by then
+ *   names       d_delete                                    unlink and rmdir, once they succeeded and the link count is what is left
+ *               d_move, d_exchange (fs/dcache.c)            rename, likewise; not an NFS silly-rename's unlink, only its rename
  *
  * No hook stands where a description is made (do_dentry_open, alloc_empty_file): with only one reference at fd_install it
  * is new there, and one insert for each span is all that an open costs. What io_uring opens into its own table, where it has
@@ -31,6 +33,7 @@
 #define FDSPAN_SEES_LAST_PUT 1
 #include "track.bpf.h"
 #include "tasks.bpf.h"
+#include "removal.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -223,6 +226,99 @@ static __always_inline void fdspan_handle_last_put(__u64 file)
 			   bpf_ktime_get_boot_ns());
 }
 FDSPAN_HOOK1(last_put, __fput, fdspan_handle_last_put, 0)
+
+/* ---- names that are taken away ---- */
+
+#define S_IFMT 0170000
+#define S_IFDIR 0040000
+
+static __always_inline void fdspan_send_removal(__u16 how, __u64 dentry, __u64 inode)
+{
+	struct fdspan_settings *with = fdspan_settings_get();
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	if (!with || !with->emit)
+		return;
+	__u64 seq = fdspan_next_seq();
+	struct fdspan_unlinked *record = bpf_ringbuf_reserve(&ring, FDSPAN_UNLINKED_BYTES(1), 0);
+
+	if (!record) {
+		fdspan_lost(now);
+		return;
+	}
+	__u64 sb = (__u64)FDSPAN_READ(struct inode, inode, i_sb);
+
+	fdspan_header(&record->header, FDSPAN_RECORD_UNLINKED, FDSPAN_UNLINKED_BYTES(1), seq, now);
+	record->ino = FDSPAN_READ(struct inode, inode, i_ino);
+	record->dev = FDSPAN_READ(struct super_block, sb, s_dev);
+	record->nlink = FDSPAN_READ(struct inode, inode, i_nlink);
+	record->mode = FDSPAN_READ(struct inode, inode, i_mode);
+	record->allocated = fdspan_allocated(inode);
+	record->how = how;
+	record->places = 1;
+	fdspan_fill_culprit(record);
+	record->place[0].base_bytes = 0;
+	record->place[0].flags = FDSPAN_PLACE_BASE_CUT;
+	record->place[0].pad = 0;
+	long copied = bpf_probe_read_kernel_str(record->place[0].given, FDSPAN_GIVEN_BYTES,
+						(void *)FDSPAN_READ(struct dentry, dentry, d_name.name));
+	record->place[0].given_bytes = copied > 0 ? copied : 0;
+	bpf_ringbuf_submit(record, fdspan_wakeup(with));
+}
+
+/*
+ * Who holds a file has its dentry, or another one of the same inode. `own_dentry` and `own_inode` are the references that the caller
+ * needs for the removal itself.
+ */
+static __always_inline bool fdspan_may_be_held(__u64 dentry, __u64 inode, int own_dentry, int own_inode)
+{
+	return FDSPAN_READ(struct dentry, dentry, d_lockref.count) > own_dentry ||
+	       FDSPAN_READ(struct inode, inode, i_count).counter > own_inode;
+}
+
+/*
+ * void d_delete(struct dentry *dentry). A directory's inode is held by its dentry and by d_delete_notify, a file's also by
+ * do_unlinkat (fs/namei.c). Nearly all that is removed is held by nobody else, and costs no news.
+ */
+static __always_inline void fdspan_handle_deleted(__u64 dentry)
+{
+	__u64 inode = (__u64)FDSPAN_READ(struct dentry, dentry, d_inode);
+
+	if (!inode)
+		return;
+	bool directory = (FDSPAN_READ(struct inode, inode, i_mode) & S_IFMT) == S_IFDIR;
+
+	if (fdspan_may_be_held(dentry, inode, 1, directory ? 2 : 3))
+		fdspan_send_removal(directory ? FDSPAN_UNLINK_RMDIR : FDSPAN_UNLINK_UNLINK, dentry, inode);
+}
+FDSPAN_HOOK1(deleted, d_delete, fdspan_handle_deleted, 0)
+
+/* Looked up for the rename, and cached: with no other reference nobody has it, or anything below it. */
+static __always_inline void fdspan_moved(__u64 dentry)
+{
+	__u64 inode = (__u64)FDSPAN_READ(struct dentry, dentry, d_inode);
+
+	if (inode && fdspan_may_be_held(dentry, inode, 1, 1))
+		fdspan_send_removal(FDSPAN_UNLINK_MOVED, dentry, inode);
+}
+
+/* void d_move(struct dentry *dentry, struct dentry *target): `dentry` takes the place of `target`, which may be a file's. */
+static __always_inline void fdspan_handle_move(__u64 dentry, __u64 target)
+{
+	__u64 inode = (__u64)FDSPAN_READ(struct dentry, target, d_inode);
+
+	if (inode && fdspan_may_be_held(target, inode, 1, 1))
+		fdspan_send_removal(FDSPAN_UNLINK_RENAME, target, inode);
+	fdspan_moved(dentry);
+}
+FDSPAN_HOOK2(moved, d_move, fdspan_handle_move)
+
+static __always_inline void fdspan_handle_exchange(__u64 dentry, __u64 other)
+{
+	fdspan_moved(dentry);
+	fdspan_moved(other);
+}
+FDSPAN_HOOK2(exchanged, d_exchange, fdspan_handle_exchange)
 
 /* ---- tables ---- */
 

@@ -258,10 +258,10 @@ struct fdspan_unlinked {
 	fdspan_u32 nlink;     /* what is left */
 	fdspan_u32 uid;
 	fdspan_u16 how;       /* FDSPAN_UNLINK_* */
-	fdspan_u16 places;    /* that follow: 0 with ino; 1; 2 for a rename, from and to */
+	fdspan_u16 places;    /* that follow: with ino 1, which has the last name only; without 1, or 2 for a rename, from and to; or 0 */
 	fdspan_u16 exe_bytes; /* names as in OPENED, of the caller's executable */
 	fdspan_u16 exe_flags; /* FDSPAN_PLACE_BASE_CUT */
-	fdspan_u32 pad;
+	fdspan_u32 mode;      /* with ino: inode->i_mode */
 	char comm[16];
 	char exe[FDSPAN_NAMES_BYTES];
 	struct fdspan_place place[2];
@@ -270,6 +270,7 @@ struct fdspan_unlinked {
 #define FDSPAN_UNLINK_RMDIR 1
 #define FDSPAN_UNLINK_RENAME 2
 #define FDSPAN_UNLINK_EXCHANGE 3 /* two names changed places: nothing was removed */
+#define FDSPAN_UNLINK_MOVED 4    /* with ino: the file has another name now */
 FDSPAN_ASSERT_SIZE(struct fdspan_unlinked, 2672);
 #define FDSPAN_UNLINKED_BYTES(places) (sizeof(struct fdspan_unlinked) - (2 - (places)) * sizeof(struct fdspan_place))
 

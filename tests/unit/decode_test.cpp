@@ -74,7 +74,7 @@ TEST_CASE("a record is refused when a size, a number or a text can't be trusted"
     CHECK(with(make_record<fdspan_table_record>(FDSPAN_RECORD_EXEC, 1, 1, 1),
                [](Bytes& b) { b.as<fdspan_table_record>().words = 33; }) == Malformed::number);
     const Bytes removed = make_record<fdspan_unlinked>(FDSPAN_RECORD_UNLINKED, 1, 1, 1);
-    CHECK(with(removed, [](Bytes& b) { b.as<fdspan_unlinked>().how = FDSPAN_UNLINK_EXCHANGE + 1; }) == Malformed::number);
+    CHECK(with(removed, [](Bytes& b) { b.as<fdspan_unlinked>().how = FDSPAN_UNLINK_MOVED + 1; }) == Malformed::number);
     CHECK(with(removed, [](Bytes& b) { b.as<fdspan_unlinked>().places = 3; }) == Malformed::number);
     CHECK(with(removed, [](Bytes& b) { b.as<fdspan_unlinked>().exe_bytes = 1; b.as<fdspan_unlinked>().exe[0] = 'x'; }) == Malformed::path);
     CHECK(with(removed, [](Bytes& b) { b.as<fdspan_unlinked>().exe_bytes = FDSPAN_NAMES_BYTES + 1; }) == Malformed::path);

@@ -83,7 +83,8 @@ Number tid(Row row) {
     return static_cast<std::uint64_t>(row.reference->tid == 0 ? row.process->pid : row.reference->tid);
 }
 Number uid(Row row) { return row.process->uid; }
-Number fd(Row row) { return is_fd(row) ? Number(static_cast<std::uint64_t>(row.reference->fd)) : Number(); }
+// A description may end without the descriptor's number being known.
+Number fd(Row row) { return is_fd(row) && row.reference->fd >= 0 ? Number(static_cast<std::uint64_t>(row.reference->fd)) : Number(); }
 Number ino(Row row) { return has(row, field_stat) ? Number(row.reference->ino) : Number(); }
 Number nlink(Row row) { return has(row, field_stat) ? Number(row.reference->nlink) : Number(); }
 Number size(Row row) { return has_size(row) ? Number(row.reference->size) : Number(); }
@@ -191,7 +192,7 @@ const Column table[] = {
     {"FD", "descriptor number, or mem, exe, cwd, root", "fd", "number or null", Align::right, Shrink::never, 0,
      [](std::string& out, Row row) {
          if (is_fd(row)) {
-             append_number(out, static_cast<long long>(row.reference->fd));
+             text_number(out, fd(row));
          } else {
              out += to_string(row.reference->ref);
          }

@@ -209,19 +209,19 @@ void EventPrinter::print_json(const Event& event) {
 void EventPrinter::print_json_removal(const Event& event) {
     std::string& out = output_.buffer();
     append_json_text(out, "how", to_string(event.how));
-    out += ",\"by\":";
     if (event.by == nullptr) {
-        out += "null,";
+        out += "\"by\":null,";
     } else {
-        out += "{\"pid\":";
+        out += "\"by\":{\"pid\":";
         append_number(out, static_cast<long long>(event.by->pid));
         out += ",\"uid\":";
         append_number(out, static_cast<unsigned long long>(event.by->uid));
+        out += ',';
         for (const auto& [key, text] : {std::pair{"comm", event.by->comm}, {"exe", event.by->exe}, {"cgroup", event.by->cgroup}}) {
-            out += ',';
             append_json_text(out, key, event.strings->get(text));
         }
-        out += "},";
+        out.back() = '}';
+        out += ',';
     }
     out += "\"holder_count\":";
     append_number(out, static_cast<unsigned long long>(event.holder_count));

@@ -71,7 +71,7 @@ Malformed decode_unlinked(const void* data, std::uint32_t size, Record& out) {
     constexpr unsigned max_places = 2;
     const auto* const raw = static_cast<const fdspan_unlinked*>(data);
     if (size < FDSPAN_UNLINKED_BYTES(0)) return Malformed::size;
-    if (raw->how > FDSPAN_UNLINK_EXCHANGE || raw->places > max_places) return Malformed::number;
+    if (raw->how > FDSPAN_UNLINK_MOVED || raw->places > max_places) return Malformed::number;
     if (size < FDSPAN_UNLINKED_BYTES(raw->places)) return Malformed::size;
     if (!is_names(raw->exe_bytes, raw->exe)) return Malformed::path;
     UnlinkedRecord view{raw, {raw->exe, raw->exe_bytes}, raw->places, {}};

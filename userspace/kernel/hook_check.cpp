@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <string>
 #include <system_error>
 #include <thread>
 
@@ -125,6 +126,13 @@ bool make_unshare() {
     return done;
 }
 
+// A message queue: a name that lives in kernel memory only.
+bool make_unlink() {
+    const std::string name = "fdspan-" + std::to_string(::getpid());
+    const UniqueFd queue(static_cast<int>(::syscall(SYS_mq_open, name.c_str(), O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600, 0)));
+    return queue.valid() && ::syscall(SYS_mq_unlink, name.c_str()) == 0;
+}
+
 const FunctionEvent events[] = {
     {"open(2)", make_install, {"fdspan_at_fd_install"}},
     {"fcntl(F_DUPFD)", make_dup, {"fdspan_at_fd_install"}},
@@ -132,6 +140,7 @@ const FunctionEvent events[] = {
     {"close(2)", make_close, {"fdspan_at_closing", "fdspan_at_last_put"}},
     {"close_range(2)", make_close_range, {"fdspan_at_closing", "fdspan_at_last_put"}},
     {"unshare(CLONE_FILES)", make_unshare, {"fdspan_at_table_copied", "fdspan_at_table_left"}},
+    {"mq_unlink(3)", make_unlink, {"fdspan_at_deleted"}},
 };
 
 }  // namespace

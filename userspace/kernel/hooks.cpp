@@ -65,6 +65,9 @@ const FunctionHook function_hooks[] = {
     {"fdspan_at_exec_begin", {"alloc_bprm"}, false},
     {"fdspan_at_exec_commit", {"begin_new_exec"}, true},
     {"fdspan_at_uring_direct", {"io_fixed_fd_install"}, false},
+    {"fdspan_at_deleted", {"d_delete"}, true},
+    {"fdspan_at_moved", {"d_move"}, true},
+    {"fdspan_at_exchanged", {"d_exchange"}, false},
 };
 
 const auto function_tracepoints = std::span(syscall_tracepoints).first<3>();

@@ -222,6 +222,10 @@ void Removals::apply(const UnlinkedRecord& record, const EventSink& sink) {
         seen.whole = !victim.base_cut && !victim.given_cut;
         seen.name = PathStore::hash_of(last_name(seen.path));
     }
+    if (raw.how == FDSPAN_UNLINK_MOVED) {
+        moved_known(raw);
+        return;
+    }
     while (!recent_.empty() && (recent_.size() >= max_recent || recent_.front().at_ns + recent_ns < seen.at_ns)) recent_.pop_front();
     recent_.push_back(seen);
 
@@ -265,14 +269,16 @@ Removals::Verdict Removals::judge(std::uint32_t number, const Seen& seen, const 
     if (!look) return Verdict::unknown;
     RemovalNote note = note_of(seen);
     const Index::FileKey file = index_.file_of(number);
-    if (look->stx.stx_nlink == 0) {
-        note.allocated = look->stx.stx_blocks * 512;
-        return index_.note_deleted(device_number(file.dev), file.ino, note, sink) ? Verdict::found : Verdict::other;
-    }
-    if (index_.name_of(index_.descriptions_[number]) != NameState::named) return Verdict::other;
     std::string unlinked;
     index_.paths_.append_text(index_.descriptions_[number].path, unlinked);
     unlinked += deleted_mark;
+    // A directory has one name, though a file system may show it with a link for ever (overlayfs: fs/overlayfs/inode.c, ovl_getattr).
+    const bool no_directory = S_ISDIR(look->stx.stx_mode) && look->text == unlinked;
+    if (look->stx.stx_nlink == 0 || no_directory) {
+        note.allocated = look->stx.stx_blocks * 512;
+        return index_.note_deleted(device_number(file.dev), file.ino, note, sink) ? Verdict::found : Verdict::other;
+    }
+    if (index_.name_of(index_.descriptions_[number]) != NameState::named || S_ISDIR(look->stx.stx_mode)) return Verdict::other;
     if (look->text != unlinked) return Verdict::other;
     index_.note_unlinked(number, look->stx.stx_nlink, note, sink);
     return Verdict::found;
@@ -292,18 +298,17 @@ void Removals::apply_known(const UnlinkedRecord& record, const Seen& seen, const
         descriptions.push_back(number);
         if (index_.descriptions_[number].first_ref != Index::none) held = number;
     }
-    if (raw.nlink != 0) {
+    if (raw.nlink != 0 && !S_ISDIR(raw.mode)) {
         for (const std::uint32_t number : descriptions) {
             if (index_.paths_.name(index_.descriptions_[number].path.name) == last_name(seen.path) &&
                 judge(number, seen, sink) == Verdict::found) {
                 return;
             }
         }
-        if (!known) wish_ = std::max(wish_, Wish::whenever);
         return;
     }
     if (held == Index::none) {
-        wish_ = Wish::soon;
+        wish_ = std::max(wish_, known ? Wish::soon : Wish::whenever);
         if (known && unheld_.size() < max_unheld) unheld_.push_back({device_number(raw.dev), raw.ino, raw.allocated, seen});
         return;
     }
@@ -354,6 +359,18 @@ void Removals::relabel(std::uint32_t number) {
     if (look->stx.stx_nlink == 0 && text.ends_with(deleted_mark)) text.remove_suffix(deleted_mark.size());
     if (index_.paths_.equals(index_.descriptions_[number].path, text)) return;
     index_.set_description_path(number, index_.paths_.intern(text), false);
+}
+
+void Removals::moved_known(const fdspan_unlinked& raw) {
+    const Index::FileKey file{raw.dev, raw.ino};
+    std::vector<std::uint32_t> affected;
+    for (std::uint32_t number = index_.by_inode_.head(Index::file_hash(file.dev, file.ino));
+         number != Index::none && affected.size() < max_relabelled; number = index_.descriptions_[number].next_by_inode) {
+        if (index_.file_of(number) == file) affected.push_back(number);
+    }
+    for (const std::uint32_t number : affected) relabel(number);
+    // What is below it is not known by its inode.
+    if (S_ISDIR(raw.mode)) paths_are_stale_ = true;
 }
 
 void Removals::moved(const std::string& from, bool whole) {

@@ -76,6 +76,7 @@ private:
     [[nodiscard]] std::optional<Look> look_at(std::uint32_t description, bool text) const;
     [[nodiscard]] std::optional<Look> look_at_file(std::uint32_t description, bool text) const;
     void moved(const std::string& from, bool whole);
+    void moved_known(const fdspan_unlinked& raw);
     void relabel(std::uint32_t description);
     [[nodiscard]] static std::string resolve(const GivenPath& place);
     // Descriptions whose last name is that of `path`: those of that very path first.
