@@ -1,5 +1,5 @@
 // StringTable: interns byte strings (paths, comms), so that a row holds 4 bytes instead of a copy.
-// Owns the bytes; views stay valid as long as the table. Not thread-safe. Id 0 is the empty string.
+// Owns the bytes; views stay valid as long as the table, and a NUL stands behind each. Not thread-safe. Id 0 is the empty string.
 #pragma once
 
 #include <cstdint>
@@ -53,17 +53,19 @@ private:
     static constexpr std::size_t chunk_bytes = 64 * 1024;
 
     std::string_view store(std::string_view text) {
-        if (text.empty()) return {};
-        if (text.size() > chunk_left_) {
-            const std::size_t bytes = text.size() > chunk_bytes ? text.size() : chunk_bytes;
+        if (text.empty()) return std::string_view("", 0);
+        const std::size_t needed = text.size() + 1;
+        if (needed > chunk_left_) {
+            const std::size_t bytes = needed > chunk_bytes ? needed : chunk_bytes;
             chunks_.push_back(std::make_unique<char[]>(bytes));
             chunk_next_ = chunks_.back().get();
             chunk_left_ = bytes;
         }
         char* const at = chunk_next_;
         std::memcpy(at, text.data(), text.size());
-        chunk_next_ += text.size();
-        chunk_left_ -= text.size();
+        at[text.size()] = '\0';
+        chunk_next_ += needed;
+        chunk_left_ -= needed;
         return {at, text.size()};
     }
 

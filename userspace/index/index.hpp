@@ -127,6 +127,7 @@ public:
 private:
     friend class Reconciler;
     friend class Removals;
+    friend class IndexCursor;
 
     static constexpr unsigned page_slots = 16;
     static constexpr std::uint32_t none = 0;

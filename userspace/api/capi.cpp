@@ -1,0 +1,719 @@
+// The C interface (fdspan/fdspan.h): checks what it is given, calls the C++ below, lets no exception out.
+#include "fdspan/fdspan.h"
+
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <deque>
+#include <limits>
+#include <memory>
+#include <new>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "api/capi_values.hpp"
+#include "api/doctor.hpp"
+#include "api/snapshot.hpp"
+#include "api/tracker.hpp"
+#include "base/clock.hpp"
+#include "base/unique_fd.hpp"
+#include "index/cursor.hpp"
+#include "index/index.hpp"
+
+using fdspan::Backend;
+using fdspan::Error;
+using fdspan::Event;
+using fdspan::Result;
+
+namespace {
+
+constexpr std::size_t max_buffer_events = 65536;
+constexpr std::uint64_t least_memory_bytes = 4U << 20;
+constexpr std::uint64_t least_poll_interval_ns = 10'000'000;
+
+// Runs what may throw; nothing but errnos leaves the library.
+template <class Body>
+int guarded(Body&& body) noexcept {
+    try {
+        return body();
+    } catch (const std::bad_alloc&) {
+        return -ENOMEM;
+    } catch (const std::length_error&) {
+        return -ENOMEM;
+    } catch (...) {
+        return -ENOTRECOVERABLE;
+    }
+}
+
+// A caller's struct of another version: a shorter one is filled up with zeroes, a longer one must have them. `least` is the size
+// of the struct's first version.
+template <class Struct>
+int take_struct(const Struct* from, std::size_t least, Struct& to) {
+    if (from == nullptr || from->size < least) return -EINVAL;
+    const auto* const bytes = reinterpret_cast<const unsigned char*>(from);
+    for (std::size_t i = sizeof(Struct); i < from->size; ++i) {
+        if (bytes[i] != 0) return -E2BIG;
+    }
+    to = {};
+    std::memcpy(&to, from, std::min(from->size, sizeof(Struct)));
+    return 0;
+}
+
+template <class Struct>
+void give_struct(const Struct& from, Struct& to) {
+    const std::size_t size = to.size;
+    std::memcpy(&to, &from, std::min(size, sizeof(Struct)));
+    to.size = size;
+}
+
+// The sizes of version 0.1.
+constexpr std::size_t options_0_1 = sizeof(fdspan_options);
+constexpr std::size_t query_0_1 = sizeof(fdspan_query);
+constexpr std::size_t snapshot_options_0_1 = sizeof(fdspan_snapshot_options);
+constexpr std::size_t snapshot_info_0_1 = sizeof(fdspan_snapshot_info);
+constexpr std::size_t statistics_0_1 = sizeof(fdspan_statistics);
+constexpr std::size_t capabilities_0_1 = sizeof(fdspan_capabilities);
+
+struct Log {
+    fdspan_log_fn write = nullptr;
+    void* context = nullptr;
+    void operator()(std::uint32_t level, const std::string& message) const {
+        if (write != nullptr) write(context, level, message.c_str());
+    }
+    int fail(const Error& error) const {
+        (*this)(FDSPAN_LOG_ERROR, error.message);
+        return error.code > 0 ? -error.code : -EIO;
+    }
+};
+
+bool is_absolute(const char* path) { return path != nullptr && path[0] == '/'; }
+
+// "/a//b/./c/" as the index has it: "/a/b/c". "..": the kernel's business, not text's.
+std::string clean_path(const char* path) {
+    std::string clean;
+    for (std::string_view rest(path); !rest.empty();) {
+        const std::size_t slash = std::min(rest.find('/'), rest.size());
+        const std::string_view part = rest.substr(0, slash);
+        rest.remove_prefix(std::min(slash + 1, rest.size()));
+        if (part.empty() || part == ".") continue;
+        clean += '/';
+        clean += part;
+    }
+    return clean.empty() ? "/" : clean;
+}
+
+bool is_at_or_below(std::string_view path, std::string_view top) {
+    if (top == "/") return path.starts_with('/');
+    return path.starts_with(top) && (path.size() == top.size() || path[top.size()] == '/');
+}
+
+int take_list(const int32_t* from, std::size_t count, std::vector<pid_t>& to) {
+    if (count != 0 && from == nullptr) return -EINVAL;
+    for (std::size_t i = 0; i < count; ++i) {
+        if (from[i] < 1) return -EINVAL;
+        to.push_back(from[i]);
+    }
+    return 0;
+}
+
+int take_list(const char* const* from, std::size_t count, std::vector<std::string>& to) {
+    if (count != 0 && from == nullptr) return -EINVAL;
+    for (std::size_t i = 0; i < count; ++i) {
+        if (!is_absolute(from[i])) return -EINVAL;
+        to.push_back(clean_path(from[i]));
+    }
+    return 0;
+}
+
+// What a query, or the filters of a tracker, say of one row.
+struct RowFilter {
+    std::uint32_t kinds = FDSPAN_REF_ALL;
+    std::uint32_t types = FDSPAN_TYPE_ALL;
+    pid_t pid = 0;
+    std::vector<std::string> paths;
+    std::optional<std::pair<fdspan::DeviceNumber, std::uint64_t>> file;
+    bool deleted = false;
+    std::uint64_t opened_latest_ns = std::numeric_limits<std::uint64_t>::max();
+
+    [[nodiscard]] bool matches(const fdspan::Reference& reference, std::string_view path) const {
+        if ((types & fdspan::capi::type_bit(reference.type)) == 0) return false;
+        return paths.empty() || std::any_of(paths.begin(), paths.end(), [&](const std::string& top) { return is_at_or_below(path, top); });
+    }
+    [[nodiscard]] bool matches(const fdspan::Process& process, const fdspan::Reference& reference, std::string_view path) const {
+        return matches(reference, path) && (kinds & fdspan::capi::kind_bit(reference.ref)) != 0 && (pid == 0 || process.pid == pid) &&
+               (!file || (reference.dev == file->first && reference.ino == file->second)) &&
+               (!deleted || reference.name == fdspan::NameState::deleted) &&
+               reference.description_opened.latest_ns <= opened_latest_ns;
+    }
+};
+
+int take_query(const fdspan_query* from, RowFilter& filter) {
+    fdspan_query query{};
+    if (const int code = take_struct(from, query_0_1, query); code != 0) return code;
+    if ((query.flags & ~FDSPAN_QUERY_DELETED) != 0 || (query.kinds & ~FDSPAN_REF_ALL) != 0 || (query.types & ~FDSPAN_TYPE_ALL) != 0 ||
+        query.pid < 0 || (query.path != nullptr && !is_absolute(query.path))) {
+        return -EINVAL;
+    }
+    if (query.kinds != 0) filter.kinds = query.kinds;
+    if (query.types != 0) filter.types = query.types;
+    filter.pid = query.pid;
+    if (query.path != nullptr) filter.paths.push_back(clean_path(query.path));
+    if (query.ino != 0) filter.file.emplace(fdspan::DeviceNumber{query.dev_major, query.dev_minor}, query.ino);
+    filter.deleted = (query.flags & FDSPAN_QUERY_DELETED) != 0;
+    if (query.minimum_age_ns != 0) {
+        const std::uint64_t now = fdspan::boottime_now_ns();
+        filter.opened_latest_ns = now > query.minimum_age_ns ? now - query.minimum_age_ns : 0;
+    }
+    return 0;
+}
+
+}  // namespace
+
+// What a cursor keeps of its tracker: it may outlive it.
+struct TrackerLife {
+    bool open = true;
+    bool busy = false;             // inside a callback
+    std::uint64_t generation = 0;  // moves when the index may have changed
+    pid_t owner = 0;
+};
+
+struct fdspan_event_buffer {
+    explicit fdspan_event_buffer(std::size_t capacity) : events(capacity) {}
+    std::vector<fdspan::capi::StoredEvent> events;
+    std::size_t count = 0;
+};
+
+struct fdspan_snapshot {
+    fdspan::SnapshotAnswer answer;
+    // Freed with cursors still on it.
+    std::shared_ptr<TrackerLife> life = std::make_shared<TrackerLife>();
+};
+
+struct fdspan_tracker {
+    std::shared_ptr<TrackerLife> life = std::make_shared<TrackerLife>();
+    std::unique_ptr<fdspan::Tracker> tracker;
+    Log log;
+    fdspan_event_fn on_event = nullptr;
+    void* event_context = nullptr;
+    std::uint32_t events = FDSPAN_EVENT_ALL;
+    std::uint64_t minimum_age_ns = 0;
+    RowFilter filter;
+    std::uint64_t delivered = 0;
+    std::size_t warnings_said = 0;
+    bool close_wanted = false;
+
+    // What one record gave beyond what the caller asked for. The poll descriptor stays readable through `wake` meanwhile.
+    std::deque<std::unique_ptr<fdspan::capi::StoredEvent>> pending;
+    fdspan::UniqueFd poll, wake;
+    fdspan::capi::EventView view;
+
+    [[nodiscard]] int usable() const {
+        if (life->owner != ::getpid()) return -ECHILD;
+        return life->busy ? -EBUSY : 0;
+    }
+    [[nodiscard]] bool wanted(const Event& event) const;
+    void say_warnings();
+    int open_poll();
+    int set_wake(bool on) const;
+    template <class Deliver>
+    int take(std::size_t max_events, Deliver&& deliver);
+    template <class Body>
+    int calling_back(Body&& body);
+};
+
+struct fdspan_cursor {
+    std::shared_ptr<TrackerLife> life;
+    std::uint64_t generation = 0;
+    bool of_tracker = false;
+    RowFilter filter;
+    RowFilter tracker_filter;
+    std::optional<fdspan::IndexCursor> rows;          // of a tracker
+    const fdspan::Snapshot* snapshot = nullptr;       // of a snapshot
+    std::size_t next = 0;
+    fdspan::capi::StoredRow row;
+};
+
+bool fdspan_tracker::wanted(const Event& event) const {
+    if (event.kind == fdspan::EventKind::lost || event.kind == fdspan::EventKind::resynced) return true;
+    if ((events & fdspan::capi::event_bit(event.kind)) == 0) return false;
+    if (event.reference == nullptr) return true;
+    if (!filter.matches(*event.reference, event.strings->get(event.reference->path))) return false;
+    const bool ends = event.kind == fdspan::EventKind::closed || event.kind == fdspan::EventKind::released;
+    return minimum_age_ns == 0 || !ends || (event.duration && event.duration->earliest_ns >= minimum_age_ns);
+}
+
+void fdspan_tracker::say_warnings() {
+    const std::vector<std::string>& warnings = tracker->warnings();
+    for (; warnings_said < warnings.size(); ++warnings_said) log(FDSPAN_LOG_WARNING, warnings[warnings_said]);
+}
+
+int fdspan_tracker::open_poll() {
+    poll.reset(::epoll_create1(EPOLL_CLOEXEC));
+    wake.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!poll.valid() || !wake.valid()) return -errno;
+    for (const int fd : {tracker->fd(), wake.get()}) {
+        epoll_event event{};
+        event.events = EPOLLIN;
+        if (::epoll_ctl(poll.get(), EPOLL_CTL_ADD, fd, &event) != 0) return -errno;
+    }
+    return 0;
+}
+
+int fdspan_tracker::set_wake(bool on) const {
+    std::uint64_t value = 1;
+    const ssize_t moved = on ? ::write(wake.get(), &value, sizeof(value)) : ::read(wake.get(), &value, sizeof(value));
+    return moved < 0 && errno != EAGAIN ? -errno : 0;
+}
+
+// Callbacks of the host run in `body`: what they may not call says so.
+template <class Body>
+int fdspan_tracker::calling_back(Body&& body) {
+    life->busy = true;
+    const int code = guarded(body);
+    life->busy = false;
+    if (!close_wanted) return code;
+    fdspan_close(this);
+    return -ECANCELED;
+}
+
+template <class Deliver>
+int fdspan_tracker::take(std::size_t max_events, Deliver&& deliver) {
+    // A closed descriptor would show only when the tracker next has to change what it waits for.
+    if (::fcntl(poll.get(), F_GETFD) < 0) return -errno;
+    std::size_t count = 0;
+    for (; count < max_events && !pending.empty() && !close_wanted; ++count) {
+        pending.front()->set_sequence(++delivered);
+        deliver(pending.front()->event());
+        pending.pop_front();
+    }
+    if (count == max_events || close_wanted) return static_cast<int>(count);
+
+    ++life->generation;
+    const auto sink = [&](const Event& event) {
+        if (!wanted(event)) return;
+        if (count < max_events && pending.empty()) {
+            ++count;
+            deliver(view.show(event, ++delivered));
+            return;
+        }
+        auto stored = std::make_unique<fdspan::capi::StoredEvent>();
+        stored->assign(view.show(event, 0));
+        pending.push_back(std::move(stored));
+    };
+    const Result<std::size_t> processed = tracker->process(sink, max_events - count);
+    say_warnings();
+    if (const int code = set_wake(!pending.empty()); code != 0) return code;
+    if (!processed) return log.fail(processed.error());
+    return static_cast<int>(count);
+}
+
+// ---- trackers ---------------------------------------------------------------------------------------------------------
+
+int fdspan_open(const fdspan_options* given, fdspan_tracker** tracker) {
+    return guarded([&]() -> int {
+        if (tracker == nullptr) return -EINVAL;
+        *tracker = nullptr;
+        fdspan_options options{};
+        if (const int code = take_struct(given, options_0_1, options); code != 0) return code;
+        const std::optional<Backend> backend = fdspan::capi::backend_from_c(options.backend);
+        if (!backend || options.flags != 0 || (options.events & ~FDSPAN_EVENT_ALL) != 0 || (options.types & ~FDSPAN_TYPE_ALL) != 0 ||
+            (options.memory_bytes != 0 && options.memory_bytes < least_memory_bytes) ||
+            (options.poll_interval_ns != 0 && options.poll_interval_ns < least_poll_interval_ns)) {
+            return -EINVAL;
+        }
+        auto made = std::make_unique<fdspan_tracker>();
+        made->log = {options.on_log, options.log_context};
+        made->on_event = options.on_event;
+        made->event_context = options.event_context;
+        if (options.events != 0) made->events = options.events;
+        if (options.types != 0) made->filter.types = options.types;
+        made->minimum_age_ns = options.minimum_age_ns;
+
+        fdspan::TrackerOptions with;
+        with.backend = *backend;
+        for (const int code : {take_list(options.pids, options.pid_count, with.scope.pids), take_list(options.trees, options.tree_count, with.scope.trees),
+                               take_list(options.cgroups, options.cgroup_count, with.scope.cgroups),
+                               take_list(options.paths, options.path_count, made->filter.paths)}) {
+            if (code != 0) return code;
+        }
+        if (options.poll_interval_ns != 0) with.poll_interval_ns = options.poll_interval_ns;
+        if (options.resync_interval_ns != 0) {
+            with.reconcile_interval_ns = options.resync_interval_ns == std::numeric_limits<std::uint64_t>::max() ? 0 : options.resync_interval_ns;
+        }
+        if (options.memory_bytes != 0) with.bound_memory(options.memory_bytes);
+
+        auto opened = fdspan::Tracker::open(with);
+        if (!opened) return made->log.fail(opened.error());
+        made->tracker = std::move(*opened);
+        made->life->owner = ::getpid();
+        if (const int code = made->open_poll(); code != 0) return made->log.fail({-code, "make the descriptor to wait on"});
+        made->say_warnings();
+        for (const std::string& refused : made->tracker->refused()) made->log(FDSPAN_LOG_INFO, refused);
+        *tracker = made.release();
+        return 0;
+    });
+}
+
+fdspan_tracker* fdspan_close(fdspan_tracker* tracker) {
+    if (tracker == nullptr) return nullptr;
+    if (tracker->life->busy && tracker->life->owner == ::getpid()) {
+        tracker->close_wanted = true;
+        return nullptr;
+    }
+    tracker->life->open = false;
+    delete tracker;
+    return nullptr;
+}
+
+int fdspan_get_fd(fdspan_tracker* tracker) {
+    if (tracker == nullptr) return -EINVAL;
+    if (const int code = tracker->usable(); code != 0) return code;
+    return tracker->poll.get();
+}
+
+int fdspan_get_timeout_ns(fdspan_tracker* tracker, uint64_t* monotonic_ns) {
+    if (tracker == nullptr || monotonic_ns == nullptr) return -EINVAL;
+    if (const int code = tracker->usable(); code != 0) return code;
+    const std::optional<std::uint64_t> at_ns = tracker->tracker->deadline_boottime_ns();
+    *monotonic_ns = std::numeric_limits<std::uint64_t>::max();
+    if (!at_ns) return 0;
+    timespec now{};
+    ::clock_gettime(CLOCK_MONOTONIC, &now);
+    const std::uint64_t now_ns = static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(now.tv_nsec);
+    const std::uint64_t boottime_ns = fdspan::boottime_now_ns();
+    *monotonic_ns = *at_ns > boottime_ns ? now_ns + (*at_ns - boottime_ns) : now_ns;
+    return 0;
+}
+
+int fdspan_process(fdspan_tracker* tracker, uint32_t max_events) {
+    if (tracker == nullptr || max_events == 0) return -EINVAL;
+    if (const int code = tracker->usable(); code != 0) return code;
+    return tracker->calling_back([&] {
+        const std::size_t bound = std::min<std::size_t>(max_events, std::numeric_limits<int>::max());
+        return tracker->take(bound, [&](const fdspan_event& event) {
+            if (tracker->on_event != nullptr && !tracker->close_wanted) tracker->on_event(tracker->event_context, &event);
+        });
+    });
+}
+
+int fdspan_read_events(fdspan_tracker* tracker, fdspan_event_buffer* buffer) {
+    if (tracker == nullptr || buffer == nullptr) return -EINVAL;
+    if (const int code = tracker->usable(); code != 0) return code;
+    buffer->count = 0;
+    return tracker->calling_back([&] {
+        return tracker->take(buffer->events.size(), [&](const fdspan_event& event) {
+            buffer->events[buffer->count].assign(event);
+            ++buffer->count;
+        });
+    });
+}
+
+int fdspan_resync(fdspan_tracker* tracker) {
+    if (tracker == nullptr) return -EINVAL;
+    if (const int code = tracker->usable(); code != 0) return code;
+    return tracker->calling_back([&]() -> int {
+        if (::fcntl(tracker->poll.get(), F_GETFD) < 0) return -errno;
+        ++tracker->life->generation;
+        const auto sink = [&](const Event& event) {
+            if (!tracker->wanted(event)) return;
+            auto stored = std::make_unique<fdspan::capi::StoredEvent>();
+            stored->assign(tracker->view.show(event, 0));
+            tracker->pending.push_back(std::move(stored));
+        };
+        const Result<void> done = tracker->tracker->resync(sink);
+        tracker->say_warnings();
+        if (const int code = tracker->set_wake(!tracker->pending.empty()); code != 0) return code;
+        return done ? 0 : tracker->log.fail(done.error());
+    });
+}
+
+int fdspan_get_backend(fdspan_tracker* tracker) {
+    if (tracker == nullptr) return -EINVAL;
+    if (const int code = tracker->usable(); code != 0) return code;
+    return static_cast<int>(fdspan::capi::to_c(tracker->tracker->backend()));
+}
+
+int fdspan_get_statistics(fdspan_tracker* tracker, fdspan_statistics* statistics) {
+    if (tracker == nullptr || statistics == nullptr || statistics->size < statistics_0_1) return -EINVAL;
+    if (const int code = tracker->usable(); code != 0) return code;
+    return guarded([&]() -> int {
+        const fdspan::TrackerStatistics figures = tracker->tracker->statistics();
+        const fdspan::Index& index = tracker->tracker->index();
+        const fdspan::IndexCounts counts = index.counts();
+        fdspan_statistics out{};
+        out.events = tracker->delivered;
+        out.pending_events = tracker->pending.size();
+        out.records = figures.kernel.records;
+        out.lost_records = figures.kernel.ring_lost;
+        out.missed_calls = figures.kernel.missed;
+        out.refused_spans = figures.refused;
+        out.resyncs = figures.resyncs;
+        out.processes = counts.processes;
+        out.descriptors = counts.descriptors;
+        out.descriptions = counts.descriptions;
+        out.index_bytes = index.index_bytes();
+        out.kernel_bytes = figures.kernel_bytes;
+        out.description_entries = figures.description_entries;
+        out.description_capacity = figures.description_capacity;
+        out.full_map_spans = figures.kernel.description_full + figures.kernel.descriptor_full + figures.kernel.table_full;
+        out.unreadable_processes = figures.unreadable_processes;
+        give_struct(out, *statistics);
+        return 0;
+    });
+}
+
+// ---- events, pulled ---------------------------------------------------------------------------------------------------
+
+int fdspan_event_buffer_new(size_t capacity, fdspan_event_buffer** buffer) {
+    if (buffer == nullptr) return -EINVAL;
+    *buffer = nullptr;
+    if (capacity == 0 || capacity > max_buffer_events) return -EINVAL;
+    return guarded([&] {
+        *buffer = new fdspan_event_buffer(capacity);
+        return 0;
+    });
+}
+
+fdspan_event_buffer* fdspan_event_buffer_free(fdspan_event_buffer* buffer) {
+    delete buffer;
+    return nullptr;
+}
+
+size_t fdspan_event_buffer_count(const fdspan_event_buffer* buffer) { return buffer != nullptr ? buffer->count : 0; }
+
+const fdspan_event* fdspan_event_buffer_get(const fdspan_event_buffer* buffer, size_t index) {
+    return buffer != nullptr && index < buffer->count ? &buffer->events[index].event() : nullptr;
+}
+
+namespace {
+// The caller has the base: fdspan_event_free() finds the whole by it.
+struct CopiedEvent : fdspan_event {
+    fdspan::capi::StoredEvent stored;
+};
+}  // namespace
+
+int fdspan_event_copy(const fdspan_event* event, const fdspan_event** copy) {
+    if (event == nullptr || copy == nullptr) return -EINVAL;
+    *copy = nullptr;
+    return guarded([&] {
+        auto made = std::make_unique<CopiedEvent>();
+        made->stored.assign(*event);
+        static_cast<fdspan_event&>(*made) = made->stored.event();
+        *copy = made.release();
+        return 0;
+    });
+}
+
+const fdspan_event* fdspan_event_free(const fdspan_event* copy) {
+    delete static_cast<const CopiedEvent*>(copy);
+    return nullptr;
+}
+
+// ---- queries ----------------------------------------------------------------------------------------------------------
+
+int fdspan_cursor_open(fdspan_tracker* tracker, const fdspan_query* query, fdspan_cursor** cursor) {
+    if (tracker == nullptr || cursor == nullptr) return -EINVAL;
+    *cursor = nullptr;
+    if (const int code = tracker->usable(); code != 0) return code;
+    return guarded([&]() -> int {
+        auto made = std::make_unique<fdspan_cursor>();
+        if (const int code = take_query(query, made->filter); code != 0) return code;
+        made->life = tracker->life;
+        made->generation = tracker->life->generation;
+        made->of_tracker = true;
+        made->tracker_filter = tracker->filter;
+        const fdspan::Index& index = tracker->tracker->index();
+        // By what narrows most; the filter does the rest.
+        const RowFilter& by = made->filter;
+        if (by.file) {
+            made->rows = fdspan::IndexCursor::of_file(index, by.file->first, by.file->second);
+        } else if (by.pid != 0) {
+            made->rows = fdspan::IndexCursor::of_process(index, by.pid);
+        } else if (!by.paths.empty()) {
+            made->rows = fdspan::IndexCursor::under(index, by.paths.front());
+        } else if (by.deleted) {
+            made->rows = fdspan::IndexCursor::deleted(index);
+        } else if (by.opened_latest_ns != std::numeric_limits<std::uint64_t>::max()) {
+            made->rows = fdspan::IndexCursor::older_than(index, by.opened_latest_ns);
+        } else {
+            made->rows = fdspan::IndexCursor::all(index);
+        }
+        *cursor = made.release();
+        return 0;
+    });
+}
+
+int fdspan_cursor_next(fdspan_cursor* cursor, const fdspan_row** row) {
+    if (cursor == nullptr || row == nullptr) return -EINVAL;
+    *row = nullptr;
+    if (cursor->of_tracker && cursor->life->owner != ::getpid()) return -ECHILD;
+    if (!cursor->life->open || cursor->life->generation != cursor->generation) return -ESTALE;
+    if (cursor->life->busy) return -EBUSY;
+    return guarded([&]() -> int {
+        if (cursor->of_tracker) {
+            while (const std::optional<fdspan::IndexRow> found = cursor->rows->next()) {
+                const std::string_view path = found->strings.get(found->reference.path);
+                if (!cursor->filter.matches(found->process, found->reference, path) || !cursor->tracker_filter.matches(found->reference, path)) continue;
+                *row = &cursor->row.assign(fdspan::capi::to_c(found->process, found->strings),
+                                           fdspan::capi::to_c(found->reference, found->strings, false));
+                return 1;
+            }
+            return 0;
+        }
+        const fdspan::Snapshot& snapshot = *cursor->snapshot;
+        while (cursor->next < snapshot.references.size()) {
+            const fdspan::Reference& reference = snapshot.references[cursor->next++];
+            const fdspan::Process& process = snapshot.processes[reference.process];
+            if (!cursor->filter.matches(process, reference, snapshot.text(reference.path))) continue;
+            *row = &cursor->row.assign(fdspan::capi::to_c(process, snapshot.strings), fdspan::capi::to_c(reference, snapshot.strings, true));
+            return 1;
+        }
+        return 0;
+    });
+}
+
+fdspan_cursor* fdspan_cursor_close(fdspan_cursor* cursor) {
+    delete cursor;
+    return nullptr;
+}
+
+// ---- snapshots --------------------------------------------------------------------------------------------------------
+
+int fdspan_snapshot_take(const fdspan_snapshot_options* given, fdspan_snapshot** snapshot) {
+    return guarded([&]() -> int {
+        if (snapshot == nullptr) return -EINVAL;
+        *snapshot = nullptr;
+        fdspan_snapshot_options options{};
+        if (const int code = take_struct(given, snapshot_options_0_1, options); code != 0) return code;
+        const std::optional<Backend> backend = fdspan::capi::backend_from_c(options.backend);
+        constexpr std::uint32_t all_fields = FDSPAN_FIELD_PATH | FDSPAN_FIELD_STAT | FDSPAN_FIELD_FLAGS | FDSPAN_FIELD_TIMES |
+                                             FDSPAN_FIELD_SIZE | FDSPAN_FIELD_POSITION;
+        if (!backend || (options.flags & ~(FDSPAN_SNAPSHOT_DELETED | FDSPAN_SNAPSHOT_CGROUPS)) != 0 || (options.fields & ~all_fields) != 0 ||
+            (options.kinds & ~FDSPAN_REF_ALL) != 0) {
+            return -EINVAL;
+        }
+        fdspan::SnapshotRequest request;
+        if (const int code = take_list(options.pids, options.pid_count, request.pids); code != 0) return code;
+        const std::uint32_t fields = options.fields != 0 ? options.fields : all_fields;
+        request.fields = ((fields & FDSPAN_FIELD_PATH) != 0 ? fdspan::field_path : 0) |
+                         ((fields & (FDSPAN_FIELD_STAT | FDSPAN_FIELD_SIZE)) != 0 ? fdspan::field_stat : 0) |
+                         ((fields & (FDSPAN_FIELD_FLAGS | FDSPAN_FIELD_POSITION)) != 0 ? fdspan::field_fdinfo : 0) |
+                         ((fields & FDSPAN_FIELD_TIMES) != 0 ? fdspan::field_times : 0) |
+                         ((options.flags & FDSPAN_SNAPSHOT_CGROUPS) != 0 ? fdspan::field_cgroup : 0);
+        if (options.kinds != 0) request.kinds = static_cast<std::uint8_t>(options.kinds);
+        request.deleted_only = (options.flags & FDSPAN_SNAPSHOT_DELETED) != 0;
+
+        const Log log{options.on_log, options.log_context};
+        auto answer = fdspan::take_snapshot(request, *backend);
+        if (!answer) return log.fail(answer.error());
+        for (const std::string& warning : answer->warnings) log(FDSPAN_LOG_WARNING, warning);
+        auto made = std::make_unique<fdspan_snapshot>();
+        made->answer = std::move(*answer);
+        *snapshot = made.release();
+        return 0;
+    });
+}
+
+fdspan_snapshot* fdspan_snapshot_free(fdspan_snapshot* snapshot) {
+    if (snapshot != nullptr) snapshot->life->open = false;
+    delete snapshot;
+    return nullptr;
+}
+
+int fdspan_snapshot_get_info(const fdspan_snapshot* snapshot, fdspan_snapshot_info* info) {
+    if (snapshot == nullptr || info == nullptr || info->size < snapshot_info_0_1) return -EINVAL;
+    const fdspan::Snapshot& read = snapshot->answer.snapshot;
+    fdspan_snapshot_info out{};
+    out.backend = fdspan::capi::to_c(snapshot->answer.backend);
+    out.complete = read.gaps.complete() ? 1 : 0;
+    out.began_ns = read.began_ns;
+    out.ended_ns = read.ended_ns;
+    out.realtime_offset_ns = read.clock.offset_ns;
+    out.processes = read.processes.size();
+    out.references = read.references.size();
+    out.unreadable_processes = read.gaps.unreadable_processes;
+    out.truncated_paths = read.gaps.truncated_paths;
+    give_struct(out, *info);
+    return 0;
+}
+
+int fdspan_cursor_open_snapshot(fdspan_snapshot* snapshot, const fdspan_query* query, fdspan_cursor** cursor) {
+    if (snapshot == nullptr || cursor == nullptr) return -EINVAL;
+    *cursor = nullptr;
+    return guarded([&]() -> int {
+        auto made = std::make_unique<fdspan_cursor>();
+        if (const int code = take_query(query, made->filter); code != 0) return code;
+        made->life = snapshot->life;
+        made->snapshot = &snapshot->answer.snapshot;
+        *cursor = made.release();
+        return 0;
+    });
+}
+
+// ---- what this machine allows -----------------------------------------------------------------------------------------
+
+int fdspan_probe(fdspan_capabilities* capabilities, fdspan_check_fn on_check, void* context) {
+    if (capabilities == nullptr || capabilities->size < capabilities_0_1) return -EINVAL;
+    return guarded([&]() -> int {
+        const Result<fdspan::DoctorReport> report = fdspan::examine_system();
+        if (!report) return -report.error().code;
+        fdspan_capabilities out{};
+        for (const fdspan::BackendVerdict& verdict : report->backends) {
+            if (verdict.works) out.backends |= 1U << fdspan::capi::to_c(verdict.backend);
+        }
+        out.chosen = fdspan::capi::to_c(report->chosen);
+        out.bpf_snapshots = report->iterators ? 1 : 0;
+        out.processes = report->processes;
+        out.unreadable_processes = report->unreadable_processes;
+        __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+        __user_cap_data_struct held[2]{};
+        if (::syscall(SYS_capget, &header, held) != 0) return -errno;
+        constexpr unsigned cap_perfmon = 38, cap_bpf = 39;  // newer than some libcs' headers
+        for (const auto& [number, bit] : {std::pair<unsigned, std::uint32_t>{cap_bpf, FDSPAN_LACKS_BPF},
+                                          {cap_perfmon, FDSPAN_LACKS_PERFMON},
+                                          {CAP_SYS_PTRACE, FDSPAN_LACKS_SYS_PTRACE},
+                                          {CAP_DAC_READ_SEARCH, FDSPAN_LACKS_DAC_READ_SEARCH}}) {
+            if ((held[number / 32].effective >> (number % 32) & 1) == 0) out.lacks |= bit;
+        }
+        give_struct(out, *capabilities);
+        if (on_check != nullptr) {
+            for (const fdspan::Check& check : report->checks) {
+                on_check(context, check.name.c_str(), std::string(to_string(check.state)).c_str(), check.detail.c_str(), check.advice.c_str());
+            }
+        }
+        return 0;
+    });
+}
+
+// ---- names ------------------------------------------------------------------------------------------------------------
+
+namespace {
+// The names of one bit each; to_string's texts are literals, so they end in NUL.
+template <class Enum>
+const char* name_of_bit(std::uint32_t bits, std::uint32_t all) {
+    if (bits == 0 || (bits & (bits - 1)) != 0 || (bits & all) == 0) return "?";
+    unsigned number = 0;
+    while (bits >> number != 1) ++number;
+    return to_string(static_cast<Enum>(number)).data();
+}
+}  // namespace
+
+const char* fdspan_version(void) { return FDSPAN_VERSION; }
+const char* fdspan_event_name(uint32_t kind) { return name_of_bit<fdspan::EventKind>(kind, FDSPAN_EVENT_ALL); }
+const char* fdspan_backend_name(uint32_t backend) {
+    const std::optional<Backend> known = fdspan::capi::backend_from_c(backend);
+    return known ? to_string(*known).data() : "?";
+}
+const char* fdspan_type_name(uint32_t type) { return name_of_bit<fdspan::FileType>(type, FDSPAN_TYPE_ALL); }
+const char* fdspan_ref_name(uint32_t kind) { return name_of_bit<fdspan::RefKind>(kind, FDSPAN_REF_ALL); }
