@@ -264,7 +264,7 @@ static __always_inline bool fdspan_task_trusted(struct fdspan_settings *with, __
 	struct task_struct___thread_info *with_info = NULL;
 
 	/* The other backends hook what the syscalls of both kinds come to. */
-	if (with->backend != FDSPAN_BACKEND_SYSCALL || !bpf_core_field_exists(with_info->thread_info.flags))
+	if (with->backend != FDSPAN_HOOKS_SYSCALL || !bpf_core_field_exists(with_info->thread_info.flags))
 		return true;
 	with_info = (void *)task;
 	return !(BPF_CORE_READ(with_info, thread_info.flags) >> FDSPAN_TIF_32BIT & 1);

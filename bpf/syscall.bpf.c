@@ -469,11 +469,11 @@ static __always_inline void fdspan_removed(__u16 how, __u16 places, __s32 dfd, _
 	bpf_ringbuf_submit(record, fdspan_wakeup(with));
 }
 
-/* unlink, mq_unlink */
+/* Whoever does it: the file may be open in a process that is in scope. unlink, mq_unlink */
 SEC("tracepoint/syscalls/sys_exit_unlink")
 int fdspan_exit_unlink(struct trace_event_raw_sys_exit *ctx)
 {
-	FDSPAN_ENTER(ctx);
+	FDSPAN_ENTER_ANYBODY(ctx);
 	if (ctx->ret == 0)
 		fdspan_removed(FDSPAN_UNLINK_UNLINK, 1, AT_FDCWD, FDSPAN_ARG1(fdspan_syscall_regs()), 0, 0);
 	return 0;
@@ -482,7 +482,7 @@ int fdspan_exit_unlink(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_rmdir")
 int fdspan_exit_rmdir(struct trace_event_raw_sys_exit *ctx)
 {
-	FDSPAN_ENTER(ctx);
+	FDSPAN_ENTER_ANYBODY(ctx);
 	if (ctx->ret == 0)
 		fdspan_removed(FDSPAN_UNLINK_RMDIR, 1, AT_FDCWD, FDSPAN_ARG1(fdspan_syscall_regs()), 0, 0);
 	return 0;
@@ -491,7 +491,7 @@ int fdspan_exit_rmdir(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_unlinkat")
 int fdspan_exit_unlinkat(struct trace_event_raw_sys_exit *ctx)
 {
-	FDSPAN_ENTER(ctx);
+	FDSPAN_ENTER_ANYBODY(ctx);
 	struct pt_regs *regs = fdspan_syscall_regs();
 
 	if (ctx->ret == 0)
@@ -503,7 +503,7 @@ int fdspan_exit_unlinkat(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_rename")
 int fdspan_exit_rename(struct trace_event_raw_sys_exit *ctx)
 {
-	FDSPAN_ENTER(ctx);
+	FDSPAN_ENTER_ANYBODY(ctx);
 	struct pt_regs *regs = fdspan_syscall_regs();
 
 	if (ctx->ret == 0)
@@ -514,7 +514,7 @@ int fdspan_exit_rename(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_renameat")
 int fdspan_exit_renameat(struct trace_event_raw_sys_exit *ctx)
 {
-	FDSPAN_ENTER(ctx);
+	FDSPAN_ENTER_ANYBODY(ctx);
 	struct pt_regs *regs = fdspan_syscall_regs();
 
 	if (ctx->ret == 0)
@@ -525,7 +525,7 @@ int fdspan_exit_renameat(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_renameat2")
 int fdspan_exit_renameat2(struct trace_event_raw_sys_exit *ctx)
 {
-	FDSPAN_ENTER(ctx);
+	FDSPAN_ENTER_ANYBODY(ctx);
 	struct pt_regs *regs = fdspan_syscall_regs();
 
 	if (ctx->ret == 0)

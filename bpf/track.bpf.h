@@ -40,6 +40,71 @@ struct {
 	__type(value, __u32);
 } hook_seen SEC(".maps");
 
+/* ---- scope: who is tracked, when not everybody is ---- */
+
+/* scope_processes: tgid -> 1 when its children join, else 0. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} scope_processes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, __u64); /* the id of a cgroup */
+	__type(value, __u32);
+} scope_cgroups SEC(".maps");
+
+#define FDSPAN_MAX_CGROUP_DEPTH 16
+
+static __noinline bool fdspan_cgroup_in_scope(void)
+{
+	for (int level = 0; level < FDSPAN_MAX_CGROUP_DEPTH; level++) {
+		__u64 id = bpf_get_current_ancestor_cgroup_id(level);
+
+		if (!id)
+			return false;
+		if (bpf_map_lookup_elem(&scope_cgroups, &id))
+			return true;
+	}
+	return false;
+}
+
+/* Whether the current process is tracked. Before anything else in every hook: what is not costs a look-up. */
+static __always_inline bool fdspan_in_scope(const struct fdspan_settings *with)
+{
+	__u32 process = bpf_get_current_pid_tgid() >> 32;
+
+	if (!with->scope)
+		return true;
+	if ((with->scope & FDSPAN_SCOPE_PROCESSES) && bpf_map_lookup_elem(&scope_processes, &process))
+		return true;
+	return (with->scope & FDSPAN_SCOPE_CGROUPS) && fdspan_cgroup_in_scope();
+}
+
+/* A process was made by one in scope: whether it is in scope, too. */
+static __always_inline bool fdspan_child_in_scope(const struct fdspan_settings *with, __u32 parent, __u32 child)
+{
+	__u32 *joins = bpf_map_lookup_elem(&scope_processes, &parent);
+
+	if (!with->scope || child == parent)
+		return true;
+	if ((with->scope & FDSPAN_SCOPE_PROCESSES) && joins && *joins) {
+		__u32 also = 1;
+
+		/* Full: the child is not tracked, and the reader is told. */
+		if (bpf_map_update_elem(&scope_processes, &child, &also, BPF_ANY))
+			FDSPAN_COUNT(truncated);
+		return true;
+	}
+	/* A child begins in its parent's cgroup, or in one that clone3(CLONE_INTO_CGROUP) names: then a snapshot corrects. */
+	return (with->scope & FDSPAN_SCOPE_CGROUPS) && fdspan_cgroup_in_scope();
+}
+
 static __always_inline bool fdspan_tracking(void *ctx)
 {
 	struct fdspan_settings *with = fdspan_settings_get();
@@ -60,9 +125,19 @@ static __always_inline bool fdspan_tracking(void *ctx)
  * Every hook begins with this. Nothing is stamped before all hooks are attached: a begin whose end could not be seen yet
  * would become evidence for the wrong file.
  */
-#define FDSPAN_ENTER(ctx)                                                                                              \
+#define FDSPAN_ENTER_ANYBODY(ctx)                                                                                      \
 	do {                                                                                                           \
 		if (!fdspan_tracking(ctx))                                                                             \
+			return 0;                                                                                      \
+	} while (0)
+
+/* … and this, where the current process is the one that it is about. */
+#define FDSPAN_ENTER(ctx)                                                                                              \
+	do {                                                                                                           \
+		struct fdspan_settings *__scope;                                                                       \
+		FDSPAN_ENTER_ANYBODY(ctx);                                                                             \
+		__scope = fdspan_settings_get();                                                                       \
+		if (!__scope || !fdspan_in_scope(__scope))                                                             \
 			return 0;                                                                                      \
 	} while (0)
 
@@ -70,7 +145,7 @@ static __always_inline bool fdspan_tracking(void *ctx)
 #define FDSPAN_ENTER_UNCHECKED()                                                                                       \
 	do {                                                                                                           \
 		struct fdspan_settings *__with = fdspan_settings_get();                                                \
-		if (!__with || !__with->tracking_since_ns)                                                             \
+		if (!__with || !__with->tracking_since_ns || !fdspan_in_scope(__with))                                 \
 			return 0;                                                                                      \
 	} while (0)
 
@@ -865,6 +940,8 @@ static __always_inline void fdspan_forked(struct task_struct *parent, struct tas
 	bool shares = files == parent->files;
 	__u64 now = bpf_ktime_get_boot_ns();
 
+	if (!with || !fdspan_child_in_scope(with, parent->tgid, child->tgid))
+		return;
 	if (!shares) {
 		fdspan_table_born(files, child->tgid, now);
 	} else if (child->tgid != parent->tgid) {
@@ -873,7 +950,7 @@ static __always_inline void fdspan_forked(struct task_struct *parent, struct tas
 		if (known)
 			known->flags |= FDSPAN_TABLE_FOREIGN;
 	}
-	if (!with || !with->emit)
+	if (!with->emit)
 		return;
 	struct fdspan_fork *record = FDSPAN_RESERVE(FDSPAN_RECORD_FORK, record, now);
 
@@ -908,6 +985,12 @@ static __always_inline void fdspan_exiting(struct task_struct *task)
 			     (group_dead && known && !(known->flags & FDSPAN_TABLE_FOREIGN) && known->owner == (__u32)task->tgid);
 		if (table_dead)
 			fdspan_table_dies(files);
+	}
+	/* The number may be another process's next. */
+	if (with && with->scope && group_dead) {
+		__u32 process = task->tgid;
+
+		bpf_map_delete_elem(&scope_processes, &process);
 	}
 	if (!with || !with->emit)
 		return;

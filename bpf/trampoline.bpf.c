@@ -44,13 +44,14 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
  * One hook, as fentry and as kprobe. The arguments reach the handler as numbers: read through the context of a fentry they
  * would be pointers to the verifier, which nobody may compute with.
  */
-#define FDSPAN_HOOK1(name, function, handler, p0)                                                                      \
+#define FDSPAN_HOOK1(name, function, handler, p0) FDSPAN_HOOK1_OF(name, function, handler, p0, FDSPAN_ENTER)
+#define FDSPAN_HOOK1_OF(name, function, handler, p0, enter)                                                            \
 	SEC("fentry/" #function)                                                                                       \
 	int fdspan_at_##name(void *ctx)                                                                                   \
 	{                                                                                                              \
 		__u64 a0 = 0;                                                                                          \
                                                                                                                        \
-		FDSPAN_ENTER(ctx);                                                                                     \
+		enter(ctx);                                                                                            \
 		bpf_get_func_arg(ctx, p0, &a0);                                                                        \
 		handler(a0);                                                                                           \
 		return 0;                                                                                              \
@@ -58,7 +59,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 	SEC("kprobe/" #function)                                                                                       \
 	int fdspan_at_##name##_kprobe(struct pt_regs *ctx)                                                                \
 	{                                                                                                              \
-		FDSPAN_ENTER(ctx);                                                                                     \
+		enter(ctx);                                                                                            \
 		handler(FDSPAN_PARAMETER##p0(ctx));                                                                    \
 		return 0;                                                                                              \
 	}
@@ -201,7 +202,7 @@ FDSPAN_HOOK2(closing, file_close_fd_locked, fdspan_handle_closing)
 /* ---- descriptions that end ---- */
 
 /*
- * void __fput(struct file *file). Files that never had a descriptor come here too; user space may know one from a snapshot,
+ * void __fput(struct file *file), in the context of anybody. Files that never had a descriptor come here too; user space may know one from a snapshot,
  * by the id that its pointer gives.
  */
 static __always_inline void fdspan_handle_last_put(__u64 file)
@@ -220,12 +221,12 @@ static __always_inline void fdspan_handle_last_put(__u64 file)
 		}
 		bpf_map_delete_elem(&descriptions, &file);
 	}
-	if (!with->emit || (!id && !(FDSPAN_READ(struct file, file, f_mode) & FMODE_OPENED)))
+	if (!with->emit || (!id && (with->scope || !(FDSPAN_READ(struct file, file, f_mode) & FMODE_OPENED))))
 		return;
 	fdspan_send_closed(with, FDSPAN_RECORD_RELEASED, id ?: fdspan_hide(with, file), earliest, latest, -1, true, fdspan_inode(file),
 			   bpf_ktime_get_boot_ns());
 }
-FDSPAN_HOOK1(last_put, __fput, fdspan_handle_last_put, 0)
+FDSPAN_HOOK1_OF(last_put, __fput, fdspan_handle_last_put, 0, FDSPAN_ENTER_ANYBODY)
 
 /* ---- names that are taken away ---- */
 

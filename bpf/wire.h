@@ -94,17 +94,19 @@ struct fdspan_settings {
 	fdspan_u32 sleeping; /* 1: the reader waits; the next record wakes it and sets 0 */
 	fdspan_u64 watermark_bytes; /* wake the reader when so much is waiting in the ring */
 	fdspan_u64 tracking_since_ns; /* all hooks were attached then; 0: not yet, and the hooks do nothing */
-	fdspan_u32 backend;  /* FDSPAN_BACKEND_* */
+	fdspan_u32 backend;  /* FDSPAN_HOOKS_* */
 	fdspan_u32 check_pid; /* hooks that fire in this process say so in `hook_seen`; 0: none */
 	fdspan_u64 census_ns; /* first census finished then; 0: none */
 	fdspan_u32 version;  /* FDSPAN_MAPS_VERSION of who made the maps */
-	fdspan_u32 pad;
+	fdspan_u32 scope;    /* FDSPAN_SCOPE_*; 0: everybody is tracked */
 };
+#define FDSPAN_SCOPE_PROCESSES 1u /* those in `scope_processes` … */
+#define FDSPAN_SCOPE_CGROUPS 2u   /* … and those in or below a cgroup of `scope_cgroups` */
 #define FDSPAN_MAPS_VERSION 1u /* a change of any value in this section moves it */
 #define FDSPAN_MAX_HOOKS 128
-#define FDSPAN_BACKEND_SYSCALL 1u
-#define FDSPAN_BACKEND_TRAMPOLINE 2u
-#define FDSPAN_BACKEND_KPROBE 3u
+#define FDSPAN_HOOKS_SYSCALL 1u
+#define FDSPAN_HOOKS_TRAMPOLINE 2u
+#define FDSPAN_HOOKS_KPROBE 3u
 FDSPAN_ASSERT_SIZE(struct fdspan_settings, 160);
 
 /* counters, one per CPU: what could not be kept or handed over. */

@@ -467,7 +467,7 @@ int run_watch(std::vector<std::string> arguments, Output& output) {
         "Exit codes: 0 done, 1 --timeout came before any event or before --count of them, 2 usage or runtime error, 3 events were lost.");
     app.add_option("PATH", paths, "Only files at or below these paths")->type_name("");
     add_repeated(app, "-p,--pid", "PID", "Only these processes (repeatable, comma lists)",
-                 [&](const std::string& text) { return parse_pids(text, options.tracker.pids); });
+                 [&](const std::string& text) { return parse_pids(text, options.tracker.scope.pids); });
     add_repeated(app, "--event", "KIND", std::string(kind_names) + " (repeatable, comma lists)",
                  [&](const std::string& text) { return parse_kinds(text, options.kinds); });
     add_value(app, "--older-than", "DUR", "Only spans that end (closed, released) after certainly having been open this long",

@@ -96,6 +96,7 @@ Result<ArmReport> arm(const ArmOptions& options) {
     tracking_options.max_descriptions = options.max_descriptions;
     tracking_options.max_descriptors = options.max_descriptors;
     tracking_options.max_tables = options.max_tables;
+    tracking_options.max_table_chunks = options.max_tables;
     tracking_options.ring_bytes = static_cast<std::uint32_t>(::sysconf(_SC_PAGESIZE));
     tracking_options.emit = false;
     tracking_options.paths = false;

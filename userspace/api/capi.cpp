@@ -3,8 +3,6 @@
 
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -27,7 +25,6 @@
 #include "api/snapshot.hpp"
 #include "api/tracker.hpp"
 #include "base/clock.hpp"
-#include "base/unique_fd.hpp"
 #include "index/cursor.hpp"
 #include "index/index.hpp"
 
@@ -213,9 +210,8 @@ struct fdspan_tracker {
     std::size_t warnings_said = 0;
     bool close_wanted = false;
 
-    // What one record gave beyond what the caller asked for. The poll descriptor stays readable through `wake` meanwhile.
+    // What one record gave beyond what the caller asked for. fd() stays readable meanwhile.
     std::deque<std::unique_ptr<fdspan::capi::StoredEvent>> pending;
-    fdspan::UniqueFd poll, wake;
     fdspan::capi::EventView view;
 
     [[nodiscard]] int usable() const {
@@ -224,8 +220,6 @@ struct fdspan_tracker {
     }
     [[nodiscard]] bool wanted(const Event& event) const;
     void say_warnings();
-    int open_poll();
-    int set_wake(bool on) const;
     template <class Deliver>
     int take(std::size_t max_events, Deliver&& deliver);
     template <class Body>
@@ -258,24 +252,6 @@ void fdspan_tracker::say_warnings() {
     for (; warnings_said < warnings.size(); ++warnings_said) log(FDSPAN_LOG_WARNING, warnings[warnings_said]);
 }
 
-int fdspan_tracker::open_poll() {
-    poll.reset(::epoll_create1(EPOLL_CLOEXEC));
-    wake.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (!poll.valid() || !wake.valid()) return -errno;
-    for (const int fd : {tracker->fd(), wake.get()}) {
-        epoll_event event{};
-        event.events = EPOLLIN;
-        if (::epoll_ctl(poll.get(), EPOLL_CTL_ADD, fd, &event) != 0) return -errno;
-    }
-    return 0;
-}
-
-int fdspan_tracker::set_wake(bool on) const {
-    std::uint64_t value = 1;
-    const ssize_t moved = on ? ::write(wake.get(), &value, sizeof(value)) : ::read(wake.get(), &value, sizeof(value));
-    return moved < 0 && errno != EAGAIN ? -errno : 0;
-}
-
 // Callbacks of the host run in `body`: what they may not call says so.
 template <class Body>
 int fdspan_tracker::calling_back(Body&& body) {
@@ -290,7 +266,7 @@ int fdspan_tracker::calling_back(Body&& body) {
 template <class Deliver>
 int fdspan_tracker::take(std::size_t max_events, Deliver&& deliver) {
     // A closed descriptor would show only when the tracker next has to change what it waits for.
-    if (::fcntl(poll.get(), F_GETFD) < 0) return -errno;
+    if (::fcntl(tracker->fd(), F_GETFD) < 0) return -errno;
     std::size_t count = 0;
     for (; count < max_events && !pending.empty() && !close_wanted; ++count) {
         pending.front()->set_sequence(++delivered);
@@ -313,7 +289,7 @@ int fdspan_tracker::take(std::size_t max_events, Deliver&& deliver) {
     };
     const Result<std::size_t> processed = tracker->process(sink, max_events - count);
     say_warnings();
-    if (const int code = set_wake(!pending.empty()); code != 0) return code;
+    if (const auto done = tracker->set_ready(!pending.empty()); !done) return log.fail(done.error());
     if (!processed) return log.fail(processed.error());
     return static_cast<int>(count);
 }
@@ -357,7 +333,6 @@ int fdspan_open(const fdspan_options* given, fdspan_tracker** tracker) {
         if (!opened) return made->log.fail(opened.error());
         made->tracker = std::move(*opened);
         made->life->owner = ::getpid();
-        if (const int code = made->open_poll(); code != 0) return made->log.fail({-code, "make the descriptor to wait on"});
         made->say_warnings();
         for (const std::string& refused : made->tracker->refused()) made->log(FDSPAN_LOG_INFO, refused);
         *tracker = made.release();
@@ -379,7 +354,7 @@ fdspan_tracker* fdspan_close(fdspan_tracker* tracker) {
 int fdspan_get_fd(fdspan_tracker* tracker) {
     if (tracker == nullptr) return -EINVAL;
     if (const int code = tracker->usable(); code != 0) return code;
-    return tracker->poll.get();
+    return tracker->tracker->fd();
 }
 
 int fdspan_get_timeout_ns(fdspan_tracker* tracker, uint64_t* monotonic_ns) {
@@ -423,7 +398,7 @@ int fdspan_resync(fdspan_tracker* tracker) {
     if (tracker == nullptr) return -EINVAL;
     if (const int code = tracker->usable(); code != 0) return code;
     return tracker->calling_back([&]() -> int {
-        if (::fcntl(tracker->poll.get(), F_GETFD) < 0) return -errno;
+        if (::fcntl(tracker->tracker->fd(), F_GETFD) < 0) return -errno;
         ++tracker->life->generation;
         const auto sink = [&](const Event& event) {
             if (!tracker->wanted(event)) return;
@@ -433,7 +408,7 @@ int fdspan_resync(fdspan_tracker* tracker) {
         };
         const Result<void> done = tracker->tracker->resync(sink);
         tracker->say_warnings();
-        if (const int code = tracker->set_wake(!tracker->pending.empty()); code != 0) return code;
+        if (const auto ready = tracker->tracker->set_ready(!tracker->pending.empty()); !ready) return tracker->log.fail(ready.error());
         return done ? 0 : tracker->log.fail(done.error());
     });
 }
@@ -606,11 +581,14 @@ int fdspan_snapshot_take(const fdspan_snapshot_options* given, fdspan_snapshot**
         fdspan::SnapshotRequest request;
         if (const int code = take_list(options.pids, options.pid_count, request.pids); code != 0) return code;
         const std::uint32_t fields = options.fields != 0 ? options.fields : all_fields;
-        request.fields = ((fields & FDSPAN_FIELD_PATH) != 0 ? fdspan::field_path : 0) |
-                         ((fields & (FDSPAN_FIELD_STAT | FDSPAN_FIELD_SIZE)) != 0 ? fdspan::field_stat : 0) |
-                         ((fields & (FDSPAN_FIELD_FLAGS | FDSPAN_FIELD_POSITION)) != 0 ? fdspan::field_fdinfo : 0) |
-                         ((fields & FDSPAN_FIELD_TIMES) != 0 ? fdspan::field_times : 0) |
-                         ((options.flags & FDSPAN_SNAPSHOT_CGROUPS) != 0 ? fdspan::field_cgroup : 0);
+        request.fields = 0;
+        for (const auto& [asked, field] : {std::pair<std::uint32_t, fdspan::Field>{FDSPAN_FIELD_PATH, fdspan::field_path},
+                                           {FDSPAN_FIELD_STAT | FDSPAN_FIELD_SIZE, fdspan::field_stat},
+                                           {FDSPAN_FIELD_FLAGS | FDSPAN_FIELD_POSITION, fdspan::field_fdinfo},
+                                           {FDSPAN_FIELD_TIMES, fdspan::field_times}}) {
+            if ((fields & asked) != 0) request.fields |= field;
+        }
+        if ((options.flags & FDSPAN_SNAPSHOT_CGROUPS) != 0) request.fields |= fdspan::field_cgroup;
         if (options.kinds != 0) request.kinds = static_cast<std::uint8_t>(options.kinds);
         request.deleted_only = (options.flags & FDSPAN_SNAPSHOT_DELETED) != 0;
 

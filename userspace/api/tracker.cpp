@@ -1,14 +1,16 @@
 #include "api/tracker.hpp"
 
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <set>
 #include <tuple>
-#include <unordered_set>
+#include <utility>
 
 #include "api/arm.hpp"
 #include "api/backends.hpp"
@@ -45,6 +47,11 @@ constexpr std::uint64_t stale_paths_ns = 1'000'000'000;
 // Before a snapshot is reconciled the ring is emptied; under steady fire not for ever.
 constexpr std::size_t catch_up_records = 65536;
 constexpr int max_catch_up_rounds = 64;
+// With an index that is bounded, its size is asked for so often; what a thousand records add is small.
+constexpr std::size_t records_between_measurements = 1024;
+// Of an open descriptor with a description and a path of its own, measured; and what room there has to be before more is taken in.
+constexpr std::uint64_t index_bytes_per_reference = 160;
+constexpr std::uint64_t resume_share = 8;
 constexpr std::size_t max_examples = 20;
 // A machine never rests as a whole: only a difference that every round shows counts.
 constexpr int verify_rounds = 4;
@@ -72,15 +79,16 @@ struct Tracker::State {
     Backend backend = Backend::procfs;
     std::vector<std::string> warnings;
     std::vector<std::string> refused;         // why each better backend than this one was not taken
-    std::unordered_set<pid_t> pids;
+    PolledScope polled;                       // backend procfs
     Index index;
     Removals removals{index};
     std::set<std::tuple<pid_t, std::uint32_t, std::uint64_t>> swept;  // process, device, inode of the last look at what has no links
     std::unique_ptr<Tracking> tracking;       // BPF backends only
     std::unique_ptr<IteratorReader> reader;   // BPF backends only
     SequenceTracker sequence;
-    UniqueFd poll;                            // epoll over the ring and the timer
+    UniqueFd poll;                            // epoll over the two below and the ring
     UniqueFd timer;
+    UniqueFd ready;                           // an eventfd, for set_ready()
     bool behind = false;                      // the ring held more than the last call took: its losses are not known yet
     bool draining = false;                    // the timer drives, the ring's own wakeups are off
     std::uint64_t malformed = 0;
@@ -90,22 +98,32 @@ struct Tracker::State {
     std::uint64_t next_completion_ns = 0;
     std::uint64_t next_sweep_ns = 0;
     std::uint64_t next_urgent_sweep_ns = 0;
+    bool full = false;                        // max_index_bytes is reached: what begins is refused
+    std::size_t unmeasured_records = 0;
+    Loss refused_records;                     // not reported yet
+    TrackerStatistics figures;
 
     Result<void> open_bpf(Backend wanted);
     Result<void> open_procfs();
     Result<void> open_poll();
     Result<void> watch_ring(bool on);
-    Result<Snapshot> read_snapshot(const std::vector<pid_t>& only, bool census);
+    // Who the index is about, as far as is known now: {} for everybody, {0} for nobody.
+    Result<std::vector<pid_t>> members();
+    Result<void> find_trees();
+    Result<Snapshot> read_snapshot(const std::vector<pid_t>& who, bool census);
+    // For a snapshot of `who`, as members() gave them.
+    [[nodiscard]] ReconcileOptions reconcile_options(std::vector<pid_t> who) const;
+    [[nodiscard]] bool fits(const Snapshot& snapshot) const;
+    void measure();
     Result<std::size_t> process_bpf(const Sink& sink, std::size_t max_events);
     Result<std::size_t> process_procfs(const Sink& sink);
     Result<std::size_t> drain(const Sink& sink, std::size_t max_records);
     Result<void> resync(const Sink& sink);
     Result<void> sweep_unlinked(const Sink& sink);
     [[nodiscard]] std::uint64_t sweep_due_ns() const;
-    Result<void> resync_with(Snapshot snapshot, const ReconcileOptions& how, const Sink& sink);
+    Result<void> resync_with(const Snapshot& snapshot, const ReconcileOptions& how, const Sink& sink);
     void note_loss(const Loss& loss, const Sink& sink);
-    [[nodiscard]] ReconcileOptions silent() const;
-    [[nodiscard]] bool wanted(const Record& record) const;
+    [[nodiscard]] bool refuses(const Record& record);
 };
 
 Result<void> Tracker::State::open_poll() {
@@ -113,10 +131,14 @@ Result<void> Tracker::State::open_poll() {
     if (!poll.valid()) return fail_errno(errno, "epoll_create1");
     timer.reset(::timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK));
     if (!timer.valid()) return fail_errno(errno, "timerfd_create");
+    ready.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!ready.valid()) return fail_errno(errno, "eventfd");
     epoll_event event{};
     event.events = EPOLLIN;
-    event.data.fd = timer.get();
-    if (::epoll_ctl(poll.get(), EPOLL_CTL_ADD, timer.get(), &event) != 0) return fail_errno(errno, "epoll_ctl");
+    for (const int fd : {timer.get(), ready.get()}) {
+        event.data.fd = fd;
+        if (::epoll_ctl(poll.get(), EPOLL_CTL_ADD, fd, &event) != 0) return fail_errno(errno, "epoll_ctl");
+    }
     if (!tracking) return {};
     event.data.fd = tracking->ring_fd();
     if (::epoll_ctl(poll.get(), EPOLL_CTL_ADD, tracking->ring_fd(), &event) != 0) return fail_errno(errno, "epoll_ctl");
@@ -133,9 +155,55 @@ Result<void> Tracker::State::watch_ring(bool on) {
     return set_timer(timer.get(), on ? 0 : drain_interval_ns, on ? 0 : drain_interval_ns);
 }
 
-Result<Snapshot> Tracker::State::read_snapshot(const std::vector<pid_t>& only, bool census) {
+Result<std::vector<pid_t>> Tracker::State::members() {
+    if (options.scope.empty()) return std::vector<pid_t>{};
+    std::vector<pid_t> who;
+    if (tracking) {
+        auto in_kernel = tracking->scope_processes();
+        if (!in_kernel) return in_kernel;
+        who = std::move(*in_kernel);
+        for (const std::string& cgroup : options.scope.cgroups) {
+            if (auto done = append_cgroup_processes(cgroup, who); !done) return tl::unexpected(done.error());
+        }
+    } else {
+        auto found = polled.members(options.scope);
+        if (!found) return found;
+        who = std::move(*found);
+    }
+    if (who.empty()) who.push_back(0);
+    return who;
+}
+
+// What a tree's root had forked before the hooks could tell. Whom they know from here on, they follow by themselves.
+Result<void> Tracker::State::find_trees() {
+    if (options.scope.trees.empty()) return {};
+    for (bool found = true; found;) {
+        found = false;
+        auto links = read_process_links();
+        if (!links) return tl::unexpected(links.error());
+        for (const pid_t pid : descendants(*links, options.scope.trees)) {
+            auto added = tracking->add_to_trees(pid);
+            if (!added) return tl::unexpected(added.error());
+            found = found || *added;
+        }
+    }
+    return {};
+}
+
+ReconcileOptions Tracker::State::reconcile_options(std::vector<pid_t> who) const {
+    ReconcileOptions how;
+    if (options.scope.empty()) return how;
+    // Who is in the index and is no member any more has ended, or left a cgroup.
+    const std::vector<pid_t> known = index.processes();
+    how.pids = std::move(who);
+    how.pids.insert(how.pids.end(), known.begin(), known.end());
+    how.whole_index = true;
+    return how;
+}
+
+Result<Snapshot> Tracker::State::read_snapshot(const std::vector<pid_t>& who, bool census) {
     SnapshotRequest request = index_request();
-    request.pids = only.empty() ? options.pids : only;
+    request.pids = who;
     return reader ? reader->read(request, census) : read_procfs_snapshot(request);
 }
 
@@ -146,6 +214,14 @@ Result<void> Tracker::State::open_bpf(Backend wanted) {
     tracking_options.max_descriptions = options.max_descriptions;
     tracking_options.max_descriptors = options.max_descriptors;
     tracking_options.max_tables = options.max_tables;
+    tracking_options.max_table_chunks = options.max_table_chunks;
+    tracking_options.pids = options.scope.pids;
+    tracking_options.trees = options.scope.trees;
+    for (const std::string& cgroup : options.scope.cgroups) {
+        auto id = cgroup_id(cgroup);
+        if (!id) return tl::unexpected(id.error());
+        tracking_options.cgroup_ids.push_back(*id);
+    }
 
     // What armed tracking knows exactly stays exact here: same ids, and its snapshot goes into the index first.
     auto pinned = PinnedTracking::open(pin_directory);
@@ -166,19 +242,28 @@ Result<void> Tracker::State::open_bpf(Backend wanted) {
     if (!own_reader) return tl::unexpected(own_reader.error());
     reader = std::move(*own_reader);
     if (auto done = open_poll(); !done) return done;
+    if (auto done = find_trees(); !done) return done;
+    auto who = members();
+    if (!who) return tl::unexpected(who.error());
+    ReconcileOptions silent = reconcile_options(*who);
+    silent.announce = false;
+    silent.report = false;
 
     if (armed) {
         auto armed_reader = IteratorReader::open((*pinned)->maps());
         if (!armed_reader) return tl::unexpected(armed_reader.error());
         SnapshotRequest request = index_request();
-        request.pids = options.pids;
+        request.pids = *who;
         auto snapshot = (*armed_reader)->read(request);
         if (!snapshot) return tl::unexpected(snapshot.error());
-        reconcile(index, *snapshot, silent(), {});
+        if (!fits(*snapshot)) return fail(ENOSPC, "what is open does not fit the bound of memory");
+        reconcile(index, *snapshot, silent, {});
     }
-    auto census = read_snapshot({}, true);
+    auto census = read_snapshot(*who, true);
     if (!census) return tl::unexpected(census.error());
-    reconcile(index, *census, silent(), {});
+    if (!fits(*census)) return fail(ENOSPC, "what is open does not fit the bound of memory");
+    figures.unreadable_processes = census->gaps.unreadable_processes;
+    reconcile(index, *census, silent, {});
     if (options.reconcile_interval_ns != 0) next_reconcile_ns = boottime_now_ns() + options.reconcile_interval_ns;
     tracking->announce_waiting();
     return {};
@@ -187,29 +272,44 @@ Result<void> Tracker::State::open_bpf(Backend wanted) {
 Result<void> Tracker::State::open_procfs() {
     backend = Backend::procfs;
     if (auto done = open_poll(); !done) return done;
-    auto snapshot = read_snapshot({}, false);
+    auto who = members();
+    if (!who) return tl::unexpected(who.error());
+    auto snapshot = read_snapshot(*who, false);
     if (!snapshot) return tl::unexpected(snapshot.error());
-    reconcile(index, *snapshot, silent(), {});
+    if (!fits(*snapshot)) return fail(ENOSPC, "what is open does not fit the bound of memory");
+    figures.unreadable_processes = snapshot->gaps.unreadable_processes;
+    ReconcileOptions silent = reconcile_options(*who);
+    silent.announce = false;
+    silent.report = false;
+    reconcile(index, *snapshot, silent, {});
     return set_timer(timer.get(), options.poll_interval_ns, options.poll_interval_ns);
 }
 
-ReconcileOptions Tracker::State::silent() const {
-    ReconcileOptions how;
-    how.announce = false;
-    how.report = false;
-    how.pids = options.pids;
-    return how;
+bool Tracker::State::fits(const Snapshot& snapshot) const {
+    return options.max_index_bytes == 0 || snapshot.references.size() * index_bytes_per_reference <= options.max_index_bytes;
 }
 
-bool Tracker::State::wanted(const Record& record) const {
-    if (pids.empty()) return true;
-    // A child's exit would be filtered out, so that its fork must not enter it.
-    if (const auto* const fork = std::get_if<ForkRecord>(&record); fork != nullptr && !pids.contains(static_cast<pid_t>(fork->raw->child_pid))) {
-        return false;
+void Tracker::State::measure() {
+    unmeasured_records = 0;
+    const std::uint64_t bytes = index.index_bytes();
+    if (bytes >= options.max_index_bytes) {
+        full = true;
+    } else if (full && bytes <= options.max_index_bytes - options.max_index_bytes / resume_share) {
+        // A snapshot brings what was refused.
+        full = false;
+        lossy_since_ns = last_loss_ns = boottime_now_ns();
     }
-    // A description may be released in the context of anybody.
-    return std::holds_alternative<ReleasedRecord>(record) ||
-           pids.contains(static_cast<pid_t>(header_of(record).pid));
+}
+
+// Only what makes the index larger; ends make it smaller.
+bool Tracker::State::refuses(const Record& record) {
+    if (!full || (!std::holds_alternative<OpenedRecord>(record) && !std::holds_alternative<ForkRecord>(record))) return false;
+    const std::uint64_t at_ns = header_of(record).boottime_ns;
+    if (refused_records.records == 0) refused_records.when = Interval::bounded(at_ns, at_ns);
+    refused_records.when.latest_ns = std::max(refused_records.when.latest_ns, at_ns);
+    ++refused_records.records;
+    ++figures.refused;
+    return true;
 }
 
 void Tracker::State::note_loss(const Loss& loss, const Sink& sink) {
@@ -235,9 +335,10 @@ Result<std::size_t> Tracker::State::drain(const Sink& sink, std::size_t max_reco
         }
         const fdspan_record& header = header_of(record);
         if (const auto loss = sequence.observe(header.cpu, header.seq, header.boottime_ns)) note_loss(*loss, sink);
+        if (options.max_index_bytes != 0 && ++unmeasured_records > records_between_measurements) measure();
         if (const auto* const unlinked = std::get_if<UnlinkedRecord>(&record)) {
             removals.apply(*unlinked, sink);  // whoever did it
-        } else if (wanted(record)) {
+        } else if (!refuses(record)) {
             removals.before_close(record, sink);
             index.apply(record, sink);
         }
@@ -245,7 +346,7 @@ Result<std::size_t> Tracker::State::drain(const Sink& sink, std::size_t max_reco
     });
 }
 
-Result<void> Tracker::State::resync_with(Snapshot snapshot, const ReconcileOptions& how, const Sink& sink) {
+Result<void> Tracker::State::resync_with(const Snapshot& snapshot, const ReconcileOptions& how, const Sink& sink) {
     // Records of what happened before the snapshot began are older than its rows: they go first.
     if (tracking) {
         for (int round = 0; round < max_catch_up_rounds; ++round) {
@@ -267,11 +368,19 @@ Result<void> Tracker::State::resync_with(Snapshot snapshot, const ReconcileOptio
 
 Result<void> Tracker::State::resync(const Sink& sink) {
     lossy_since_ns = 0;
-    auto snapshot = read_snapshot({}, reader != nullptr);
+    auto who = members();
+    if (!who) return tl::unexpected(who.error());
+    auto snapshot = read_snapshot(*who, reader != nullptr);
     if (!snapshot) return tl::unexpected(snapshot.error());
-    ReconcileOptions how;
-    how.pids = options.pids;
-    if (auto done = resync_with(std::move(*snapshot), how, sink); !done) return done;
+    figures.unreadable_processes = snapshot->gaps.unreadable_processes;
+    ++figures.resyncs;
+    // What is open does not fit: the index stays as it is, and says so through what it refuses.
+    if (!fits(*snapshot)) {
+        full = true;
+        return {};
+    }
+    if (auto done = resync_with(*snapshot, reconcile_options(*who), sink); !done) return done;
+    if (options.max_index_bytes != 0) measure();
     if (reader) {
         auto swept = reader->sweep();
         if (!swept) return tl::unexpected(swept.error());
@@ -295,7 +404,9 @@ Result<void> Tracker::State::sweep_unlinked(const Sink& sink) {
     SnapshotRequest request;
     request.fields = field_stat;
     request.deleted_only = true;
-    request.pids = options.pids;
+    auto who = members();
+    if (!who) return tl::unexpected(who.error());
+    request.pids = std::move(*who);
     auto found = reader->read(request);
     if (!found) return tl::unexpected(found.error());
     std::set<pid_t> holders;
@@ -312,7 +423,7 @@ Result<void> Tracker::State::sweep_unlinked(const Sink& sink) {
         how.report = false;
         auto snapshot = read_snapshot(how.pids, false);
         if (!snapshot) return tl::unexpected(snapshot.error());
-        if (auto done = resync_with(std::move(*snapshot), how, sink); !done) return done;
+        if (auto done = resync_with(*snapshot, how, sink); !done) return done;
     }
     removals.after_sweep(sink);
     const std::uint64_t ended = boottime_now_ns();
@@ -342,6 +453,11 @@ Result<std::size_t> Tracker::State::process_bpf(const Sink& sink, std::size_t ma
             if (const auto loss = sequence.settle(cpu, numbers[cpu], now)) note_loss(*loss, counting);
         }
     }
+    if (refused_records.records != 0) note_loss(std::exchange(refused_records, {}), counting);
+    if (full) {
+        lossy_since_ns = 0;
+        measure();
+    }
 
     const bool loss_settled = lossy_since_ns != 0 && (now - last_loss_ns > resync_delay_ns || now - lossy_since_ns > resync_deadline_ns);
     const bool reconcile_due = next_reconcile_ns != 0 && now >= next_reconcile_ns;
@@ -350,15 +466,12 @@ Result<std::size_t> Tracker::State::process_bpf(const Sink& sink, std::size_t ma
         if (next_reconcile_ns != 0) next_reconcile_ns = boottime_now_ns() + options.reconcile_interval_ns;
     } else if (index.incomplete_count() != 0 && now >= next_completion_ns) {
         std::vector<pid_t> incomplete = index.incomplete();
-        std::erase_if(incomplete, [this](pid_t pid) { return !pids.empty() && !pids.contains(pid); });
-        if (!incomplete.empty()) {
-            auto snapshot = read_snapshot(incomplete, true);
-            if (!snapshot) return tl::unexpected(snapshot.error());
-            ReconcileOptions how;
-            how.pids = std::move(incomplete);
-            how.report = false;
-            if (auto done = resync_with(std::move(*snapshot), how, counting); !done) return tl::unexpected(done.error());
-        }
+        auto snapshot = read_snapshot(incomplete, true);
+        if (!snapshot) return tl::unexpected(snapshot.error());
+        ReconcileOptions how;
+        how.pids = std::move(incomplete);
+        how.report = false;
+        if (auto done = resync_with(*snapshot, how, counting); !done) return tl::unexpected(done.error());
         next_completion_ns = now + completion_interval_ns;
     }
     if (all && removals.paths_are_stale() && next_reconcile_ns != 0) {
@@ -390,11 +503,23 @@ Result<std::size_t> Tracker::State::process_procfs(const Sink& sink) {
         if (errno == EAGAIN) return std::size_t{0};
         return fail_errno(errno, "read the poll timer");
     }
-    auto snapshot = read_snapshot({}, false);
+    auto who = members();
+    if (!who) return tl::unexpected(who.error());
+    auto snapshot = read_snapshot(*who, false);
     if (!snapshot) return tl::unexpected(snapshot.error());
+    figures.unreadable_processes = snapshot->gaps.unreadable_processes;
+    ++figures.resyncs;
     std::size_t delivered = 0;
-    ReconcileOptions how;
-    how.pids = options.pids;
+    if (!fits(*snapshot)) {
+        ++figures.refused;
+        const Loss loss{1, Interval::bounded(snapshot->began_ns, snapshot->ended_ns)};
+        note_loss(loss, [&](const Event& event) {
+            ++delivered;
+            if (sink) sink(event);
+        });
+        return delivered;
+    }
+    ReconcileOptions how = reconcile_options(*who);
     how.report = false;  // every poll resyncs: no news
     reconcile(index, *snapshot, how, [&](const Event& event) {
         ++delivered;
@@ -409,7 +534,6 @@ Tracker::~Tracker() = default;
 Result<std::unique_ptr<Tracker>> Tracker::open(const TrackerOptions& options) {
     auto state = std::make_unique<State>();
     state->options = options;
-    state->pids.insert(options.pids.begin(), options.pids.end());
 
     if (options.backend != Backend::procfs) {
         auto opened = state->open_bpf(options.backend);
@@ -417,7 +541,6 @@ Result<std::unique_ptr<Tracker>> Tracker::open(const TrackerOptions& options) {
         if (options.backend != Backend::automatic) return tl::unexpected(opened.error());
         auto fallback = std::make_unique<State>();
         fallback->options = options;
-        fallback->pids = std::move(state->pids);
         fallback->warnings.push_back("polling /proc, because tracing is not available: " + opened.error().message);
         state = std::move(fallback);
     }
@@ -428,13 +551,54 @@ Result<std::unique_ptr<Tracker>> Tracker::open(const TrackerOptions& options) {
 Backend Tracker::backend() const { return state_->backend; }
 int Tracker::fd() const { return state_->poll.get(); }
 
-int Tracker::timeout_ms() const {
+Result<void> Tracker::set_ready(bool on) {
+    std::uint64_t value = 1;
+    const int fd = state_->ready.get();
+    const ssize_t moved = on ? ::write(fd, &value, sizeof(value)) : ::read(fd, &value, sizeof(value));
+    if (moved < 0 && errno != EAGAIN) return fail_errno(errno, "use the tracker's eventfd");
+    return {};
+}
+
+std::optional<std::uint64_t> Tracker::deadline_boottime_ns() const {
     std::uint64_t next_ns = state_->next_reconcile_ns;
     if (const std::uint64_t due = state_->sweep_due_ns(); due != 0 && (next_ns == 0 || due < next_ns)) next_ns = due;
-    if (next_ns == 0) return -1;
+    if (next_ns == 0) return std::nullopt;
+    return next_ns;
+}
+
+TrackerStatistics Tracker::statistics() const {
+    TrackerStatistics out = state_->figures;
+    if (!state_->tracking) return out;
+    out.kernel = state_->tracking->counters();
+    if (const auto fill = state_->tracking->fill()) {
+        out.kernel_bytes = fill->kernel_bytes;
+        out.description_entries = fill->descriptions;
+        out.description_capacity = fill->max_descriptions;
+    }
+    return out;
+}
+
+void TrackerOptions::bound_memory(std::uint64_t bytes) {
+    // What one entry takes: see Tracking::fill(); an allocation's size class and a bucket, which there are twice as many of at worst.
+    constexpr std::uint64_t description_bytes = 128 + 32, descriptor_bytes = 96 + 32, table_bytes = 192 + 32, chunk_bytes = 1024 + 32;
+    const auto entries = [](std::uint64_t share, std::uint64_t each, std::uint32_t most) {
+        return static_cast<std::uint32_t>(std::clamp<std::uint64_t>(share / each, 64, most));
+    };
+    const std::uint64_t maps = bytes / 8 * 3;
+    ring_bytes = static_cast<std::uint32_t>(std::bit_floor(std::min<std::uint64_t>(bytes / 8, ring_bytes)));
+    max_descriptions = entries(maps / 2, description_bytes, max_descriptions);
+    max_descriptors = entries(maps / 5, descriptor_bytes, max_descriptors);
+    max_tables = entries(maps / 20 * 3, table_bytes, max_tables);
+    max_table_chunks = entries(maps / 20 * 3, chunk_bytes, max_table_chunks);
+    max_index_bytes = bytes - maps - ring_bytes;
+}
+
+int Tracker::timeout_ms() const {
+    const std::optional<std::uint64_t> next_ns = deadline_boottime_ns();
+    if (!next_ns) return -1;
     const std::uint64_t now = boottime_now_ns();
-    if (next_ns <= now) return 0;
-    return static_cast<int>(std::min<std::uint64_t>((next_ns - now + 999'999) / 1'000'000, 1'000'000'000));
+    if (*next_ns <= now) return 0;
+    return static_cast<int>(std::min<std::uint64_t>((*next_ns - now + 999'999) / 1'000'000, 1'000'000'000));
 }
 
 Result<std::size_t> Tracker::process(const Sink& sink, std::size_t max_events) {
@@ -471,13 +635,14 @@ Result<VerifyReport> Tracker::verify(const Sink& sink) {
             if (!taken) return tl::unexpected(taken.error());
             if (*taken < catch_up_records) break;
         }
-        auto snapshot = state_->read_snapshot({}, false);
+        auto who = state_->members();
+        if (!who) return tl::unexpected(who.error());
+        auto snapshot = state_->read_snapshot(*who, false);
         if (!snapshot) return tl::unexpected(snapshot.error());
         if (auto taken = state_->tracking ? state_->drain(sink, catch_up_records) : Result<std::size_t>(0); !taken) {
             return tl::unexpected(taken.error());
         }
-        ReconcileOptions how;
-        how.pids = state_->options.pids;
+        const ReconcileOptions how = state_->reconcile_options(*who);
         const Verification found = fdspan::verify(state_->index, *snapshot, how);
         report.references = found.compared;
         std::set<Key> seen;

@@ -9,9 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "api/scope.hpp"
 #include "api/snapshot.hpp"
 #include "base/event.hpp"
 #include "base/result.hpp"
+#include "kernel/tracking.hpp"
 
 namespace fdspan {
 
@@ -23,9 +25,24 @@ struct TrackerOptions {
     std::uint32_t max_descriptions = 1U << 20;      // bounds of the kernel maps
     std::uint32_t max_descriptors = 1U << 20;
     std::uint32_t max_tables = 1U << 16;
+    std::uint32_t max_table_chunks = 1U << 16;
     std::uint64_t poll_interval_ns = 1'000'000'000; // procfs backend: one snapshot each
     std::uint64_t reconcile_interval_ns = 30'000'000'000;  // BPF backends: a correcting snapshot each; 0: only after loss
-    std::vector<pid_t> pids;                        // empty: all processes
+    std::uint64_t max_index_bytes = 0;              // 0: no bound
+    TrackerScope scope;
+
+    // Divides a budget between ring, kernel maps and index.
+    void bound_memory(std::uint64_t bytes);
+};
+
+struct TrackerStatistics {
+    TrackingCounters kernel;               // of a BPF backend
+    std::uint64_t refused = 0;             // records of beginnings that max_index_bytes had no room for
+    std::uint64_t resyncs = 0;
+    std::uint64_t kernel_bytes = 0;
+    std::uint64_t description_entries = 0;
+    std::uint64_t description_capacity = 0;
+    std::uint64_t unreadable_processes = 0;  // in the last snapshot of the whole scope
 };
 
 // The index held against a fresh snapshot, and the kernel maps against what is alive.
@@ -54,8 +71,14 @@ public:
     [[nodiscard]] Backend backend() const;
     // Level-triggered: readable when process() has work. Owned by the tracker.
     [[nodiscard]] int fd() const;
+    // Makes fd() readable although the kernel has no news: for callers that keep events back.
+    Result<void> set_ready(bool on);
     // Milliseconds until process() wants to be called although fd() is quiet; -1: never.
     [[nodiscard]] int timeout_ms() const;
+    // The same as a time on CLOCK_BOOTTIME; nullopt: never.
+    [[nodiscard]] std::optional<std::uint64_t> deadline_boottime_ns() const;
+    // Walks the kernel maps: for reports only.
+    [[nodiscard]] TrackerStatistics statistics() const;
     // Takes what is there, at most max_events, delivers it in order. Returns the number of events delivered.
     Result<std::size_t> process(const Sink& sink, std::size_t max_events);
     // Reads a snapshot now and makes the index equal to it.

@@ -1432,6 +1432,14 @@ void Index::visit_process(std::uint32_t process, const RowVisitor& visit) const 
     }
 }
 
+std::vector<pid_t> Index::processes() const {
+    std::vector<pid_t> pids;
+    pids.reserve(by_pid_.size());
+    for (const auto& [pid, process] : by_pid_) pids.push_back(pid);
+    std::sort(pids.begin(), pids.end());
+    return pids;
+}
+
 void Index::for_each(const RowVisitor& visit) const {
     std::vector<std::pair<pid_t, std::uint32_t>> order(by_pid_.begin(), by_pid_.end());
     std::sort(order.begin(), order.end());

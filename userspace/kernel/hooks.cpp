@@ -72,11 +72,11 @@ const FunctionHook function_hooks[] = {
 
 const auto function_tracepoints = std::span(syscall_tracepoints).first<3>();
 
-const BackendHooks syscall_backend = {fdspan_syscall_bpf::elf_bytes, "fdspan_syscall", FDSPAN_BACKEND_SYSCALL, false,
+const BackendHooks syscall_backend = {fdspan_syscall_bpf::elf_bytes, "fdspan_syscall", FDSPAN_HOOKS_SYSCALL, false,
                                       syscall_hooks, syscall_tracepoints, {}};
-const BackendHooks trampoline_backend = {fdspan_trampoline_bpf::elf_bytes, "fdspan_trampoline", FDSPAN_BACKEND_TRAMPOLINE,
+const BackendHooks trampoline_backend = {fdspan_trampoline_bpf::elf_bytes, "fdspan_trampoline", FDSPAN_HOOKS_TRAMPOLINE,
                                          false, {}, function_tracepoints, function_hooks};
-const BackendHooks kprobe_backend = {fdspan_trampoline_bpf::elf_bytes, "fdspan_kprobe", FDSPAN_BACKEND_KPROBE, true,
+const BackendHooks kprobe_backend = {fdspan_trampoline_bpf::elf_bytes, "fdspan_kprobe", FDSPAN_HOOKS_KPROBE, true,
                                      {}, function_tracepoints, function_hooks};
 
 }  // namespace

@@ -34,7 +34,7 @@ struct FunctionHook {
 struct BackendHooks {
     const void* (*elf_bytes)(std::size_t* size);
     const char* object_name;
-    std::uint32_t wire_backend;  // FDSPAN_BACKEND_*
+    std::uint32_t wire_backend;  // FDSPAN_HOOKS_*
     bool as_kprobes;             // the function hooks; otherwise as fentry
     std::span<const SyscallHooks> syscalls;
     std::span<const TracepointHook> tracepoints;

@@ -110,6 +110,25 @@ Result<void> try_kprobe() {
     return fail(ENOENT, "this kernel has no kprobes (CONFIG_KPROBE_EVENTS)");
 }
 
+constexpr std::uint32_t max_scope_processes = 65536;
+
+// Keys of a hash map, in batches: one system call for a thousand.
+Result<std::uint64_t> count_entries(int map, std::size_t key_bytes, std::size_t value_bytes) {
+    constexpr std::uint32_t batch = 1024;
+    std::vector<char> keys(key_bytes * batch), values(value_bytes * batch);
+    std::uint64_t total = 0, position = 0;
+    bool first = true;
+    while (true) {
+        std::uint32_t count = batch;
+        const int code = bpf_map_lookup_batch(map, first ? nullptr : &position, &position, keys.data(), values.data(), &count, nullptr);
+        // ENOSPC: one bucket holds more than a batch, which a hash map of these keys never does.
+        if (code != 0 && errno != ENOENT) return fail_errno(errno, "count the entries of a kernel map");
+        total += count;
+        first = false;
+        if (code != 0) return total;
+    }
+}
+
 constexpr const char* pinned_maps[] = {"descriptions", "descriptors", "tables", "table_chunks", "settings", "counters"};
 
 }  // namespace
@@ -137,6 +156,8 @@ struct Tracking::State {
     std::unique_ptr<ring_buffer, RingDeleter> ring;
     TimeMaps maps;
     int hook_seen = -1;
+    int scope_map = -1;
+    int ring_fd = -1;
     // The function hooks as they were chosen for this kernel; a hook's place in `hooks` is its attach cookie.
     struct ChosenFunction {
         const char* role;       // the program's name in the table
@@ -149,6 +170,7 @@ struct Tracking::State {
 
     Result<void> load();
     Result<void> start();
+    Result<void> fill_scope();
     Result<void> attach_syscalls();
     Result<void> attach_tracepoints(const btf& types);
     Result<void> attach_functions();
@@ -194,7 +216,9 @@ Result<void> Tracking::State::load() {
     for (const auto& [name, entries] : {std::pair{"descriptions", options.max_descriptions},
                                         {"descriptors", options.max_descriptors},
                                         {"tables", options.max_tables},
-                                        {"table_chunks", options.max_tables},
+                                        {"table_chunks", options.max_table_chunks},
+                                        {"scope_processes", options.pids.empty() && options.trees.empty() ? 1 : max_scope_processes},
+                                        {"scope_cgroups", static_cast<std::uint32_t>(std::max<std::size_t>(1, options.cgroup_ids.size()))},
                                         {"ring", options.ring_bytes}}) {
         if (auto done = size_map(name, entries); !done) return done;
     }
@@ -213,7 +237,8 @@ Result<void> Tracking::State::load() {
                                        {"table_chunks", &maps.table_chunks},
                                        {"settings", &maps.settings},
                                        {"counters", &maps.counters},
-                                       {"hook_seen", &hook_seen}}) {
+                                       {"hook_seen", &hook_seen},
+                                       {"scope_processes", &scope_map}}) {
         auto fd = map_fd(name);
         if (!fd) return tl::unexpected(fd.error());
         *target = *fd;
@@ -235,6 +260,7 @@ Result<void> Tracking::State::start() {
     settings.data->emit = options.emit ? 1 : 0;
     settings.data->paths = options.paths ? 1 : 0;
     settings.data->watermark_bytes = options.ring_bytes / watermark_share;
+    if (auto done = fill_scope(); !done) return done;
 
     if (options.emit) {
         auto ring_map = map_fd("ring");
@@ -243,7 +269,8 @@ Result<void> Tracking::State::start() {
             const auto* const state = static_cast<const State*>(context);
             return (*state->take)(record, size) ? 0 : -ECANCELED;
         };
-        ring.reset(ring_buffer__new(*ring_map, callback, this, nullptr));
+        ring_fd = *ring_map;
+        ring.reset(ring_buffer__new(ring_fd, callback, this, nullptr));
         if (!ring) return fail_errno(errno, "open the event ring");
     }
     auto types = load_kernel_btf();
@@ -253,6 +280,23 @@ Result<void> Tracking::State::start() {
     if (auto done = attach_syscalls(); !done) return done;
     if (auto done = check_hooks(); !done) return done;
     settings.data->tracking_since_ns = boottime_now_ns();
+    return {};
+}
+
+Result<void> Tracking::State::fill_scope() {
+    auto cgroups = map_fd("scope_cgroups");
+    if (!cgroups) return tl::unexpected(cgroups.error());
+    for (const auto& [list, joins] : {std::pair<const std::vector<pid_t>*, std::uint32_t>{&options.pids, 0}, {&options.trees, 1}}) {
+        for (const pid_t pid : *list) {
+            if (bpf_map_update_elem(scope_map, &pid, &joins, BPF_ANY) != 0) return fail_errno(errno, "choose processes to track");
+        }
+    }
+    for (const std::uint64_t id : options.cgroup_ids) {
+        const std::uint32_t one = 1;
+        if (bpf_map_update_elem(*cgroups, &id, &one, BPF_ANY) != 0) return fail_errno(errno, "choose cgroups to track");
+    }
+    settings.data->scope = (options.pids.empty() && options.trees.empty() ? 0 : FDSPAN_SCOPE_PROCESSES) |
+                           (options.cgroup_ids.empty() ? 0 : FDSPAN_SCOPE_CGROUPS);
     return {};
 }
 
@@ -463,6 +507,52 @@ TrackingCounters Tracking::counters() const {
     return counters;
 }
 
+Result<TrackingFill> Tracking::fill() const {
+    const TrackingOptions& options = state_->options;
+    // struct htab_elem before the key (kernel/bpf/hashtab.c), the allocator's link behind the value, and one bucket a possible entry.
+    constexpr std::uint64_t element_bytes = 48 + 8, bucket_bytes = 16;
+    TrackingFill out;
+    out.max_descriptions = options.max_descriptions;
+    out.kernel_bytes = options.ring_bytes;
+    struct Map {
+        int fd;
+        std::uint64_t max_entries;
+        std::size_t key_bytes, value_bytes;
+    };
+    for (const Map& map : {Map{state_->maps.descriptions, options.max_descriptions, sizeof(std::uint64_t), sizeof(fdspan_description)},
+                           Map{state_->maps.descriptors, options.max_descriptors, sizeof(fdspan_descriptor_key), sizeof(fdspan_descriptor)},
+                           Map{state_->maps.tables, options.max_tables, sizeof(std::uint64_t), sizeof(fdspan_table)},
+                           Map{state_->maps.table_chunks, options.max_table_chunks, sizeof(fdspan_chunk_key), sizeof(fdspan_chunk)}}) {
+        auto entries = count_entries(map.fd, map.key_bytes, map.value_bytes);
+        if (!entries) return tl::unexpected(entries.error());
+        out.kernel_bytes += map.max_entries * bucket_bytes + *entries * (element_bytes + map.key_bytes + map.value_bytes);
+        if (map.fd == state_->maps.descriptions) out.descriptions = *entries;
+    }
+    return out;
+}
+
+Result<std::vector<pid_t>> Tracking::scope_processes() const {
+    std::vector<pid_t> pids;
+    pid_t key = 0, next = 0;
+    const void* previous = nullptr;
+    // A process that ends meanwhile makes the walk begin again (htab_map_get_next_key): sorted out by the bound and below.
+    while (pids.size() < 2 * max_scope_processes && bpf_map_get_next_key(state_->scope_map, previous, &next) == 0) {
+        pids.push_back(next);
+        key = next;
+        previous = &key;
+    }
+    std::sort(pids.begin(), pids.end());
+    pids.erase(std::unique(pids.begin(), pids.end()), pids.end());
+    return pids;
+}
+
+Result<bool> Tracking::add_to_trees(pid_t pid) {
+    const std::uint32_t joins = 1;
+    if (bpf_map_update_elem(state_->scope_map, &pid, &joins, BPF_NOEXIST) == 0) return true;
+    if (errno == EEXIST) return false;
+    return fail_errno(errno, "track a process of a tree");
+}
+
 std::vector<std::uint64_t> Tracking::next_sequence_numbers() const {
     std::vector<std::uint64_t> numbers;
     for (const fdspan_counters& value : read_cpu_counters(state_->maps.counters).value_or(std::vector<fdspan_counters>{})) {
@@ -471,7 +561,8 @@ std::vector<std::uint64_t> Tracking::next_sequence_numbers() const {
     return numbers;
 }
 
-int Tracking::ring_fd() const { return state_->ring ? ring_buffer__epoll_fd(state_->ring.get()) : -1; }
+// The map itself, not libbpf's epoll over it: a host's loops may nest no deeper than four (fs/eventpoll.c, EP_MAX_NESTS).
+int Tracking::ring_fd() const { return state_->ring_fd; }
 
 Result<std::size_t> Tracking::drain(const TakeRecord& take) {
     std::size_t taken = 0;
@@ -535,8 +626,8 @@ Result<std::optional<PinnedTracking>> PinnedTracking::open(const std::string& di
         return fail(EPROTO, "the tracking pinned in " + directory +
                                 " was armed by another version of fdspan; run `fdspan disarm` and `fdspan arm`");
     }
-    pinned.backend_ = settings.backend == FDSPAN_BACKEND_TRAMPOLINE ? TrackingBackend::trampoline
-                      : settings.backend == FDSPAN_BACKEND_KPROBE   ? TrackingBackend::kprobe
+    pinned.backend_ = settings.backend == FDSPAN_HOOKS_TRAMPOLINE ? TrackingBackend::trampoline
+                      : settings.backend == FDSPAN_HOOKS_KPROBE   ? TrackingBackend::kprobe
                                                                     : TrackingBackend::syscall;
     pinned.tracking_since_ns_ = settings.tracking_since_ns;
     pinned.census_ns_ = settings.census_ns;

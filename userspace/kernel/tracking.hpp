@@ -1,6 +1,8 @@
 // Tracking: the kernel side of a tracing session. Owns the programs, their links, the kernel maps and the ring.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -35,10 +37,23 @@ struct TrackingOptions {
     std::uint32_t max_descriptions = 1U << 20;  // entries; memory is taken as they are used
     std::uint32_t max_descriptors = 1U << 20;
     std::uint32_t max_tables = 1U << 17;
+    std::uint32_t max_table_chunks = 1U << 17;  // 4096 descriptors each, of tables with more than 256
     bool emit = true;                           // hand news to the ring
     bool paths = true;                          // with the path of each opened file
     // Key under which kernel pointers leave the kernel; empty: a new random one. Two trackings with one key give the same ids.
     std::vector<std::uint32_t> pointer_key;
+    // Who is tracked; all three empty: everybody.
+    std::vector<pid_t> pids;
+    std::vector<pid_t> trees;                // and what they fork
+    std::vector<std::uint64_t> cgroup_ids;   // and what is below
+    [[nodiscard]] bool scoped() const { return !pids.empty() || !trees.empty() || !cgroup_ids.empty(); }
+};
+
+// How full the kernel side is.
+struct TrackingFill {
+    std::uint64_t descriptions = 0;
+    std::uint64_t max_descriptions = 0;
+    std::uint64_t kernel_bytes = 0;  // of ring and maps, from what one entry takes
 };
 
 // One hook and how it fared. A hook that this kernel does not have (an unknown syscall) is not missing.
@@ -83,6 +98,12 @@ public:
     [[nodiscard]] const std::vector<HookStatus>& hooks() const;
     [[nodiscard]] std::uint64_t tracking_since_ns() const;
     [[nodiscard]] TrackingCounters counters() const;
+    // Walks the maps: for reports only.
+    [[nodiscard]] Result<TrackingFill> fill() const;
+    // Tracked by number: TrackingOptions::pids and trees as far as they live, and what the trees forked.
+    [[nodiscard]] Result<std::vector<pid_t>> scope_processes() const;
+    // Adds what descended from a tree before the hooks could see it. False: it was there already.
+    Result<bool> add_to_trees(pid_t pid);
     // By CPU: the number that its next record will carry.
     [[nodiscard]] std::vector<std::uint64_t> next_sequence_numbers() const;
 

@@ -211,7 +211,7 @@ ReconcileResult Reconciler::run() {
     missing_processes();
     unheld();
     removal_events();
-    if (options_.pids.empty() && reads(RefKind::fd) && index_.loss_last_ns_ <= snapshot_.began_ns) {
+    if ((options_.pids.empty() || options_.whole_index) && reads(RefKind::fd) && index_.loss_last_ns_ <= snapshot_.began_ns) {
         index_.loss_first_ns_ = index_.loss_last_ns_ = 0;
     }
     if (options_.report && report_sink_) {

@@ -24,6 +24,7 @@ struct ReconcileOptions {
     bool report = true;          // one `resynced` event at the end
     std::uint8_t kinds = 0xff;   // what the snapshot read: bit 1 << RefKind, as in SnapshotRequest
     std::vector<pid_t> pids;     // what the snapshot was asked for; empty: all processes
+    bool whole_index = false;    // `pids` are all that the index is about
     bool releases_come = false;  // the backend reports every release: descriptions that nothing holds wait for theirs
     const Removals* removals = nullptr;  // knows who removed names lately; null: nobody saw
 };
