@@ -13,7 +13,11 @@
 const volatile bool fdspan_have_rdonly_cast = false;
 extern void *bpf_rdonly_cast(void *obj, __u32 btf_id) __ksym __weak;
 
-#define FDSPAN_CAST(type, pointer) ((type *)bpf_rdonly_cast((void *)(pointer), bpf_core_type_id_kernel(type)))
+/* The kernel's number of a type. An object that is given a BTF of few types at load gets it in another way. */
+#ifndef FDSPAN_TYPE_ID
+#define FDSPAN_TYPE_ID(type) bpf_core_type_id_kernel(type)
+#endif
+#define FDSPAN_CAST(type, pointer) ((type *)bpf_rdonly_cast((void *)(pointer), FDSPAN_TYPE_ID(type)))
 
 /* One field of a kernel object whose address is only a number to the verifier. */
 #define FDSPAN_READ(type, pointer, field)                                                                              \

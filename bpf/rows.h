@@ -87,6 +87,8 @@ FDSPAN_ASSERT_SIZE(struct fdspan_row, 200);
 #define FDSPAN_ROW_OPENED_BY_EXEC 256u /* EXE, MEM: the description is one that execve(2) made */
 #define FDSPAN_ROW_FORKED 512u      /* and the process has it from its parent: it did no exec itself */
 
+#define FDSPAN_MAX_TYPES 1024 /* a power of two, more than the object has types of its own */
+
 #define FDSPAN_PATH_BYTES 4096 /* PATH_MAX, and what readlink(2) of a magic link is limited to (fs/proc/base.c) */
 #define FDSPAN_LABEL_BYTES 64
 

@@ -11,6 +11,11 @@
 
 #include "wire.h"
 #include "rows.h"
+
+/* By the object's own number of a type, the kernel's (userspace/kernel/kernel_types.hpp). */
+const volatile __u32 fdspan_type_ids[FDSPAN_MAX_TYPES] = {0};
+#define FDSPAN_TYPE_ID(type) fdspan_type_ids[bpf_core_type_id_local(type) & (FDSPAN_MAX_TYPES - 1)]
+
 #include "compat.bpf.h"
 #include "maps.bpf.h"
 
@@ -18,6 +23,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* The maps of tracking were handed over; otherwise what needs them is not even verified. */
 const volatile bool fdspan_have_times = false;
+/* Likewise: exe, cwd and root may be asked for. */
+const volatile bool fdspan_have_places = false;
 
 struct fdspan_iteration iteration;
 
@@ -910,7 +917,7 @@ int fdspan_task(struct bpf_iter__task *ctx)
 		return 0;
 	__u64 task = fdspan_number(own, ctx->task);
 	__u64 leader = FDSPAN_FOLLOW(own, struct task_struct, task, group_leader);
-	__u32 kinds = iteration.kinds;
+	__u32 kinds = fdspan_have_places ? iteration.kinds : 0;
 
 	if (task == leader) {
 		if (!fdspan_begin_row(task, FDSPAN_ROW_PROCESS))

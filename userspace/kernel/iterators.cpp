@@ -19,6 +19,7 @@
 #include "base/file_mode.hpp"
 #include "base/unique_fd.hpp"
 #include "kernel/bpf_object.hpp"
+#include "kernel/kernel_types.hpp"
 #include "kernel/permutation.hpp"
 #include "rows.h"
 #include "snapshot/procfs_parse.hpp"
@@ -81,6 +82,8 @@ struct SkeletonDeleter {
 };
 using Skeleton = std::unique_ptr<fdspan_snapshot_bpf, SkeletonDeleter>;
 using SweepSkeleton = std::unique_ptr<fdspan_sweep_bpf, SkeletonDeleter>;
+
+bool asks(std::uint8_t kinds, RefKind kind) { return (kinds >> static_cast<unsigned>(kind) & 1U) != 0; }
 
 Error load_error(int code) {
     if (code == EPERM || code == EACCES) {
@@ -576,6 +579,7 @@ private:
 
 struct IteratorReader::State {
     TimeMaps maps;
+    std::uint8_t kinds = 0;  // whose programs are loaded
     Skeleton skeleton;
     BpfLink tasks, files, mappings;
     std::vector<char> buffer = std::vector<char>(buffer_bytes);
@@ -616,13 +620,24 @@ struct IteratorReader::State {
     }
 };
 
-Result<std::unique_ptr<IteratorReader>> IteratorReader::open(const TimeMaps& maps) {
+Result<std::unique_ptr<IteratorReader>> IteratorReader::open(const TimeMaps& maps, std::uint8_t kinds) {
     try {
         auto state = std::make_unique<State>();
         state->maps = maps;
-        state->skeleton.reset(fdspan_snapshot_bpf__open());
+        state->kinds = kinds;
+        auto types = KernelTypes::create();
+        if (!types) return tl::unexpected<Error>(types.error());
+        LIBBPF_OPTS(bpf_object_open_opts, options, .btf_custom_path = types->path().c_str());
+        state->skeleton.reset(fdspan_snapshot_bpf__open_opts(&options));
         if (!state->skeleton) return tl::unexpected<Error>(load_error(errno));
-        state->skeleton->rodata->fdspan_have_times = maps.present();
+        auto& skeleton = *state->skeleton;
+        if (auto picked = types->pick(*bpf_object__btf(skeleton.obj)); !picked) return tl::unexpected<Error>(picked.error());
+        if (types->kernel_ids().size() > std::size(skeleton.rodata->fdspan_type_ids)) return fail(EOVERFLOW, "the BPF iterators have too many types");
+        std::copy(types->kernel_ids().begin(), types->kernel_ids().end(), skeleton.rodata->fdspan_type_ids);
+        skeleton.rodata->fdspan_have_times = maps.present();
+        skeleton.rodata->fdspan_have_places = asks(kinds, RefKind::exe) || asks(kinds, RefKind::cwd) || asks(kinds, RefKind::root);
+        bpf_program__set_autoload(skeleton.progs.fdspan_task_file, asks(kinds, RefKind::fd));
+        bpf_program__set_autoload(skeleton.progs.fdspan_task_vma, asks(kinds, RefKind::mem));
         if (maps.present()) {
             if (auto shared = share_maps(*state->skeleton, maps); !shared) return tl::unexpected<Error>(shared.error());
         }
@@ -646,6 +661,9 @@ IteratorReader::~IteratorReader() = default;
 
 Result<Snapshot> IteratorReader::read(const SnapshotRequest& request, bool census) {
     State& state = *state_;
+    for (const RefKind kind : {RefKind::fd, RefKind::mem, RefKind::exe, RefKind::cwd, RefKind::root}) {
+        if (request.wants(kind) && !asks(state.kinds, kind)) return fail(EINVAL, "this reader was opened without " + std::string(to_string(kind)));
+    }
     if (census && !state.maps.present()) return fail(ENOTSUP, "a census needs the maps of the tracking");
     try {
         Snapshot snapshot;
