@@ -116,9 +116,8 @@ Number opened_key(Row row) { return moment_key(row, row.reference->opened); }
 Number description_key(Row row) { return row.reference->description_id; }
 Number started_key(Row row) { return row.process->started.latest_ns; }
 
-std::string age_text(const Interval& moment, Row row) {
-    const std::optional<AgeRange> age = age_at(moment, row.now_ns);
-    return age ? format_age(*age) : std::string();
+void append_age_text(std::string& out, const Interval& moment, Row row) {
+    if (const std::optional<AgeRange> age = age_at(moment, row.now_ns)) append_age(out, *age);
 }
 
 void append_map(std::string& out, const Reference& reference) {
@@ -170,10 +169,10 @@ const Column table[] = {
      [](std::string& out, Row row) { text_number(out, ppid(row)); },
      [](std::string& out, Row row) { json_number(out, "ppid", ppid(row)); }, ppid, true},
     {"COMM", "name of the command", "comm, comm_bytes", "string", Align::left, Shrink::end, 0,
-     [](std::string& out, Row row) { out += escape(text(row, row.process->comm)); },
+     [](std::string& out, Row row) { append_escaped(out, text(row, row.process->comm)); },
      [](std::string& out, Row row) { append_json_text(out, "comm", text(row, row.process->comm)); }, nullptr, true},
     {"USER", "user name of the process", "user", "string", Align::left, Shrink::end, 0,
-     [](std::string& out, Row row) { out += escape(row.users->name(row.process->uid)); },
+     [](std::string& out, Row row) { append_escaped(out, row.users->name(row.process->uid)); },
      [](std::string& out, Row row) { append_json_text(out, "user", row.users->name(row.process->uid)); }, nullptr, true},
     {"UID", "real user id of the process", "uid", "number", Align::right, Shrink::never, 0,
      [](std::string& out, Row row) { text_number(out, uid(row)); },
@@ -200,7 +199,7 @@ const Column table[] = {
      [](std::string& out, Row row) { json_number(out, "fd", fd(row)); }, fd_order},
     {"TYPE", "REG, DIR, CHR, BLK, FIFO, SOCK, LNK, or the class of an anonymous inode", "type", "string", Align::left, Shrink::end,
      field_stat | field_path,
-     [](std::string& out, Row row) { out += escape(type_text(*row.strings, *row.reference)); },
+     [](std::string& out, Row row) { append_escaped(out, type_text(*row.strings, *row.reference)); },
      [](std::string& out, Row row) { append_json_text(out, "type", type_text(*row.strings, *row.reference)); }, nullptr},
     {"DELETED", "whether the file's last link is gone", "deleted", "boolean or null", Align::left, Shrink::never, field_stat | field_path,
      [](std::string& out, Row row) {
@@ -317,15 +316,15 @@ const Column table[] = {
      },
      [](Row row) { return is_mem(row) ? Number(row.reference->map_start) : Number(); }},
     {"CGROUP", "control group of the process", "cgroup, cgroup_bytes", "string or null", Align::left, Shrink::middle, field_cgroup,
-     [](std::string& out, Row row) { out += escape(text(row, row.process->cgroup)); },
+     [](std::string& out, Row row) { append_escaped(out, text(row, row.process->cgroup)); },
      [](std::string& out, Row row) { json_text_or_null(out, "cgroup", text(row, row.process->cgroup)); }, nullptr, true},
     {"CONTAINER", "container, as far as the control group's name tells", "container, container_bytes", "string or null", Align::left,
      Shrink::end, field_cgroup,
-     [](std::string& out, Row row) { out += escape(text(row, row.process->container)); },
+     [](std::string& out, Row row) { append_escaped(out, text(row, row.process->container)); },
      [](std::string& out, Row row) { json_text_or_null(out, "container", text(row, row.process->container)); }, nullptr, true},
     {"AGE", "how long the open file description has been open: \"3h\" exact, \">= 3h\" or \"3h..5h\" bounds", "age_ns, age_max_ns",
      "number or null", Align::right, Shrink::never, field_times,
-     [](std::string& out, Row row) { out += age_text(age_moment(*row.reference), row); },
+     [](std::string& out, Row row) { append_age_text(out, age_moment(*row.reference), row); },
      [](std::string& out, Row row) {
          const std::optional<AgeRange> age = age_at(age_moment(*row.reference), row.now_ns);
          json_number(out, "age_ns", age ? Number(age->min_ns) : Number());
@@ -333,7 +332,7 @@ const Column table[] = {
      },
      age_key},
     {"FD_AGE", "how long the descriptor has been open", "", "", Align::right, Shrink::never, field_times,
-     [](std::string& out, Row row) { out += age_text(row.reference->opened, row); }, nullptr, opened_key},
+     [](std::string& out, Row row) { append_age_text(out, row.reference->opened, row); }, nullptr, opened_key},
     {"OPENED", "when the descriptor was opened", "opened", "time or null", Align::left, Shrink::never, field_times,
      [](std::string& out, Row row) { row.clock->append_text(out, row.reference->opened); },
      [](std::string& out, Row row) {
@@ -365,7 +364,7 @@ const Column table[] = {
     {"NAME", "path as last known; a deleted file's ends in \" (deleted)\"", "path, path_bytes", "string", Align::left, Shrink::middle,
      field_path | field_stat,
      [](std::string& out, Row row) {
-         out += escape_path(text(row, row.reference->path));
+         append_escaped_path(out, text(row, row.reference->path));
          if (is_deleted(row).value_or(false)) out += " (deleted)";
      },
      [](std::string& out, Row row) { append_json_text(out, "path", text(row, row.reference->path)); }, nullptr},

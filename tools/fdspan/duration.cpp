@@ -3,6 +3,8 @@
 #include <array>
 #include <limits>
 
+#include "text.hpp"
+
 namespace fdspan::cli {
 namespace {
 
@@ -63,18 +65,22 @@ Result<std::uint64_t> parse_duration_ns(std::string_view text) {
     return total;
 }
 
-std::string format_duration(std::uint64_t duration_ns, Rounding rounding) {
+void append_duration(std::string& out, std::uint64_t duration_ns, Rounding rounding) {
     const auto divide = [rounding](std::uint64_t value, std::uint64_t by) {
         return rounding == Rounding::up ? value / by + (value % by != 0 ? 1 : 0) : value / by;
     };
-    if (duration_ns == 0) return "0s";
+    const auto append = [&out](std::uint64_t count, std::string_view unit) {
+        append_number(out, static_cast<unsigned long long>(count));
+        out += unit;
+    };
+    if (duration_ns == 0) return append(0, "s");
     if (duration_ns < ms) {
         const std::uint64_t count = divide(duration_ns, us);
-        if (count < 1'000) return std::to_string(count) + "us";
+        if (count < 1'000) return append(count, "us");
     }
     if (duration_ns < second) {
         const std::uint64_t count = divide(duration_ns, ms);
-        if (count < 1'000) return std::to_string(count) + "ms";
+        if (count < 1'000) return append(count, "ms");
     }
     // The smaller unit shown is rounded first, so that a carry ("59m60s") lands in the larger.
     for (std::size_t at = 0; at < shown_units.size(); ++at) {
@@ -82,13 +88,17 @@ std::string format_duration(std::uint64_t duration_ns, Rounding rounding) {
         const std::uint64_t small = last ? shown_units[at].ns : shown_units[at + 1].ns;
         const std::uint64_t rounded = divide(duration_ns, small) * small;
         if (rounded < shown_units[at].ns) continue;
-        std::string text = std::to_string(rounded / shown_units[at].ns) + std::string(shown_units[at].name);
-        if (const std::uint64_t rest = rounded % shown_units[at].ns; !last && rest != 0) {
-            text += std::to_string(rest / small) + std::string(shown_units[at + 1].name);
-        }
-        return text;
+        append(rounded / shown_units[at].ns, shown_units[at].name);
+        if (const std::uint64_t rest = rounded % shown_units[at].ns; !last && rest != 0) append(rest / small, shown_units[at + 1].name);
+        return;
     }
-    return "0s";
+    append(0, "s");
+}
+
+std::string format_duration(std::uint64_t duration_ns, Rounding rounding) {
+    std::string text;
+    append_duration(text, duration_ns, rounding);
+    return text;
 }
 
 std::optional<AgeRange> age_at(const Interval& moment, std::uint64_t now_ns) {
@@ -101,11 +111,18 @@ std::optional<AgeRange> age_at(const Interval& moment, std::uint64_t now_ns) {
     return age;
 }
 
+void append_age(std::string& out, const AgeRange& age) {
+    if (!age.exact && !age.max_ns) out += ">= ";
+    append_duration(out, age.min_ns, Rounding::down);
+    if (age.exact || !age.max_ns) return;
+    out += "..";
+    append_duration(out, *age.max_ns, Rounding::up);
+}
+
 std::string format_age(const AgeRange& age) {
-    if (age.exact) return format_duration(age.min_ns);
-    const std::string from = format_duration(age.min_ns, Rounding::down);
-    if (!age.max_ns) return ">= " + from;
-    return from + ".." + format_duration(*age.max_ns, Rounding::up);
+    std::string text;
+    append_age(text, age);
+    return text;
 }
 
 }  // namespace fdspan::cli

@@ -19,6 +19,7 @@ enum class Rounding : std::uint8_t { down, up };
 
 // At most two units: "3h12m", "45s", "350ms". Rounding::up never shows less than the duration, down never more.
 [[nodiscard]] std::string format_duration(std::uint64_t duration_ns, Rounding rounding = Rounding::down);
+void append_duration(std::string& out, std::uint64_t duration_ns, Rounding rounding = Rounding::down);
 
 // How long ago: from min_ns to max_ns, max_ns empty when nothing is known about the beginning.
 struct AgeRange {
@@ -32,5 +33,6 @@ struct AgeRange {
 
 // "3h12m" when exact; otherwise ">= 3h" or "3h..5h", rounded outwards, so that the truth stays inside.
 [[nodiscard]] std::string format_age(const AgeRange& age);
+void append_age(std::string& out, const AgeRange& age);
 
 }  // namespace fdspan::cli

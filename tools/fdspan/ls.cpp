@@ -171,11 +171,12 @@ private:
                 options_.human_sizes};
     }
     [[nodiscard]] bool has_right_age(const Reference& reference);
-    [[nodiscard]] std::string cell(const Column& column, std::uint32_t index) {
-        std::string text;
-        column.text(text, context(index));
-        return text.empty() ? std::string("-") : text;
-    }
+    struct Cell {
+        std::string_view text;  // valid until the next cell is made
+        std::size_t width = 0;
+    };
+    // What is the same in all rows of a process is made once.
+    [[nodiscard]] Cell cell(std::size_t at, std::uint32_t index);
     [[nodiscard]] std::vector<std::size_t> fit_widths(const std::vector<std::size_t>& wanted, std::size_t available) const;
 
     const LsOptions& options_;
@@ -184,6 +185,12 @@ private:
     WallClockText clock_;
     UserNames users_;
     std::vector<std::uint32_t> rows_;  // indexes into Snapshot::references
+    std::string cell_text_;
+    struct KeptCell {
+        std::string text;
+        std::size_t width = 0;  // 0: not made yet
+    };
+    std::vector<KeptCell> kept_cells_;  // by process and column, while a table is printed
     std::uint64_t undecided_ = 0;
 };
 
@@ -246,36 +253,42 @@ void Listing::sort(const Column* by) {
     struct Key {
         std::uint64_t number;
         std::uint64_t second;
-        std::string text;
-        pid_t pid;
-        std::uint64_t place;
         std::uint32_t index;
     };
+    const Snapshot& snapshot = answer_.snapshot;
     const Column* const fd_column = find_column("FD");
     const bool by_opened = by->name == "FD_AGE" || by->name == "OPENED";
     const bool by_moment = by_opened || by->name == "AGE";
     std::vector<Key> keys;
     keys.reserve(rows_.size());
+    std::vector<std::string> texts;  // by place in rows_, which Key::second then is
     for (const std::uint32_t index : rows_) {
         const RowContext row = context(index);
-        Key key{0, 0, {}, row.process->pid, fd_column->number(row).value_or(0), index};
+        Key key{0, 0, index};
         if (by->number != nullptr) {
             key.number = by->number(row).value_or(std::numeric_limits<std::uint64_t>::max());
             if (by_moment) {
                 // What is only known to have been open when it was read is equally old, however late it was read; the
                 // descriptor that may be the oldest comes first then.
                 const Interval& moment = by_opened ? row.reference->opened : age_moment(*row.reference);
-                const Snapshot& snapshot = answer_.snapshot;
                 if (!moment.is_exact() && moment.latest_ns >= snapshot.began_ns) key.number = snapshot.ended_ns;
                 key.second = row.reference->opened.earliest_ns;
             }
         } else {
-            by->text(key.text, row);
+            key.second = texts.size();
+            by->text(texts.emplace_back(), row);
         }
-        keys.push_back(std::move(key));
+        keys.push_back(key);
     }
-    std::stable_sort(keys.begin(), keys.end(), [](const Key& a, const Key& b) {
-        return std::tie(a.number, a.second, a.text, a.pid, a.place) < std::tie(b.number, b.second, b.text, b.pid, b.place);
+    const auto place = [&](std::uint32_t index) { return std::pair(snapshot.processes[snapshot.references[index].process].pid, fd_column->number(context(index))); };
+    std::stable_sort(keys.begin(), keys.end(), [&](const Key& a, const Key& b) {
+        if (a.number != b.number) return a.number < b.number;
+        if (texts.empty()) {
+            if (a.second != b.second) return a.second < b.second;
+        } else if (const int order = texts[a.second].compare(texts[b.second]); order != 0) {
+            return order < 0;
+        }
+        return place(a.index) < place(b.index);
     });
     if (options_.reverse) std::reverse(keys.begin(), keys.end());
     std::transform(keys.begin(), keys.end(), rows_.begin(), [](const Key& key) { return key.index; });
@@ -337,61 +350,93 @@ std::vector<std::size_t> Listing::fit_widths(const std::vector<std::size_t>& wan
     return widths;
 }
 
+Listing::Cell Listing::cell(std::size_t at, std::uint32_t index) {
+    const Column& column = *columns_[at];
+    const auto make = [&](std::string& text) {
+        text.clear();
+        column.text(text, context(index));
+        if (text.empty()) text = "-";
+    };
+    if (!column.of_process) {
+        make(cell_text_);
+        return {cell_text_, display_width(cell_text_)};
+    }
+    KeptCell& kept = kept_cells_[answer_.snapshot.references[index].process * columns_.size() + at];
+    if (kept.width == 0) {
+        make(kept.text);
+        kept.width = display_width(kept.text);
+    }
+    return {kept.text, kept.width};
+}
+
 void Listing::print_table(Output& output) {
     const bool terminal = stdout_is_terminal();
     const Palette color = make_palette(options_.color);
+    kept_cells_.resize(answer_.snapshot.processes.size() * columns_.size());
     // First pass: widths. Cells are made twice rather than kept: a table of a million rows has to fit in memory.
     std::vector<std::size_t> widths;
     for (const Column* column : columns_) widths.push_back(options_.no_headings ? 1 : column->name.size());
-    for (const std::uint32_t index : rows_) {
-        for (std::size_t at = 0; at < columns_.size(); ++at) {
-            widths[at] = std::max(widths[at], display_width(cell(*columns_[at], index)));
-        }
+    for (std::size_t at = 0; at < columns_.size(); ++at) {
+        // Nothing stands behind the last one.
+        if (!terminal && at + 1 == columns_.size() && columns_[at]->align == Align::left) break;
+        for (const std::uint32_t index : rows_) widths[at] = std::max(widths[at], cell(at, index).width);
     }
     const std::size_t line_width = terminal ? terminal_width() : std::numeric_limits<std::size_t>::max();
     if (terminal) widths = fit_widths(widths, line_width);
 
     std::string& out = output.buffer();
-    const auto print_line = [&](const std::function<std::string(const Column&)>& text_of, const std::function<std::string_view(const Column&)>& style_of) {
-        std::size_t used = 0;
-        for (std::size_t at = 0; at < columns_.size(); ++at) {
-            const Column& column = *columns_[at];
-            const bool last = at + 1 == columns_.size();
-            std::string text = text_of(column);
-            if (terminal && column.shrink != Shrink::never) {
-                text = column.shrink == Shrink::middle ? shorten_middle(text, widths[at]) : shorten_end(text, widths[at]);
-            }
-            if (at > 0) {
-                if (used + 1 >= line_width) break;  // narrower than the columns that can't shrink
-                out += ' ';
-                ++used;
-            }
-            const std::size_t room = line_width - used;
-            if (terminal) text = shorten_end(text, room);
-            const std::size_t text_width = display_width(text);
-            const std::size_t padding = std::min(widths[at] - std::min(widths[at], text_width), room - text_width);
-            if (column.align == Align::right) out.append(padding, ' ');
-            const std::string_view style = style_of(column);
-            out += style;
-            out += text;
-            if (!style.empty()) out += color.reset;
-            if (column.align == Align::left && !last) out.append(padding, ' ');
-            used += text_width + padding;
+    std::size_t used = 0;  // of the line
+    std::string shortened;
+    // False: narrower than the columns that can't shrink.
+    const auto print_cell = [&](std::size_t at, Cell shown, std::string_view style) {
+        const Column& column = *columns_[at];
+        if (at > 0) {
+            if (used + 1 >= line_width) return false;
+            out += ' ';
+            ++used;
         }
+        const std::size_t room = line_width - used;
+        if (terminal) {
+            if (column.shrink != Shrink::never && shown.width > widths[at]) {
+                shortened = column.shrink == Shrink::middle ? shorten_middle(shown.text, widths[at]) : shorten_end(shown.text, widths[at]);
+                shown = {shortened, display_width(shortened)};
+            }
+            if (shown.width > room) {
+                shortened = shorten_end(std::string(shown.text), room);
+                shown = {shortened, display_width(shortened)};
+            }
+        }
+        const std::size_t padding = std::min(widths[at] - std::min(widths[at], shown.width), room - shown.width);
+        if (column.align == Align::right) out.append(padding, ' ');
+        out += style;
+        out += shown.text;
+        if (!style.empty()) out += color.reset;
+        if (column.align == Align::left && at + 1 < columns_.size()) out.append(padding, ' ');
+        used += shown.width + padding;
+        return true;
+    };
+    const auto end_line = [&] {
         out += '\n';
+        used = 0;
         output.written();
     };
     if (!options_.no_headings) {
-        print_line([](const Column& column) { return std::string(column.name); }, [&](const Column&) { return color.bold; });
+        for (std::size_t at = 0; at < columns_.size(); ++at) {
+            if (!print_cell(at, {columns_[at]->name, columns_[at]->name.size()}, color.bold)) break;
+        }
+        end_line();
     }
+    const Column* const name_column = find_column("NAME");
+    const Column* const age_column = find_column("AGE");
     for (const std::uint32_t index : rows_) {
         const Reference& reference = answer_.snapshot.references[index];
-        print_line([&](const Column& column) { return cell(column, index); },
-                   [&](const Column& column) -> std::string_view {
-                       if (column.name == "NAME" && reference.name == NameState::deleted) return color.red;
-                       if (column.name == "AGE" && !age_moment(reference).is_exact()) return color.dim;
-                       return {};
-                   });
+        for (std::size_t at = 0; at < columns_.size(); ++at) {
+            std::string_view style;
+            if (columns_[at] == name_column && reference.name == NameState::deleted) style = color.red;
+            if (columns_[at] == age_column && !age_moment(reference).is_exact()) style = color.dim;
+            if (!print_cell(at, cell(at, index), style)) break;
+        }
+        end_line();
         if (output.broken()) return;
     }
 }

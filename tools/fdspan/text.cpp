@@ -3,6 +3,7 @@
 #include <array>
 #include <charconv>
 #include <cstdint>
+#include <cstring>
 #include <cwchar>
 
 namespace fdspan::cli {
@@ -67,9 +68,44 @@ std::size_t width_of(char32_t c) {
     return width < 0 ? 1 : static_cast<std::size_t>(width);
 }
 
+// ---- eight bytes at a time: nearly all text is printable ASCII, and a listing has megabytes of it ----
+
+constexpr std::uint64_t every_byte = 0x0101010101010101;
+constexpr std::uint64_t top_bits = 0x80 * every_byte;
+
+std::uint64_t load_word(const char* at) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, at, sizeof word);
+    return word;
+}
+// Top bit of each byte that is zero; only bytes above a hit may be wrong, and bytes from 0x80 on are left out.
+constexpr std::uint64_t zero_bytes(std::uint64_t word) { return (word - every_byte) & ~word & top_bits; }
+
+// Whether every byte stands for itself, quoted or not.
 bool is_plain_ascii(std::string_view text) {
-    for (const char c : text) {
+    std::size_t at = 0;
+    for (; at + 8 <= text.size(); at += 8) {
+        const std::uint64_t word = load_word(text.data() + at);
+        const std::uint64_t low = (word - 0x20 * every_byte) & ~word;
+        if (((low | word) & top_bits) != 0 ||
+            (zero_bytes(word ^ 0x7f * every_byte) | zero_bytes(word ^ '\\' * every_byte) | zero_bytes(word ^ '"' * every_byte)) != 0) {
+            return false;
+        }
+    }
+    for (; at < text.size(); ++at) {
+        const char c = text[at];
         if (c < 0x20 || c == 0x7f || c == '\\' || c == '"') return false;  // negative chars are non-ASCII
+    }
+    return true;
+}
+
+bool is_ascii(std::string_view text) {
+    std::size_t at = 0;
+    for (; at + 8 <= text.size(); at += 8) {
+        if ((load_word(text.data() + at) & top_bits) != 0) return false;
+    }
+    for (; at < text.size(); ++at) {
+        if (static_cast<unsigned char>(text[at]) >= 0x80) return false;
     }
     return true;
 }
@@ -92,6 +128,7 @@ std::size_t prefix_bytes(std::string_view text, std::size_t width) {
 }  // namespace
 
 bool is_valid_utf8(std::string_view bytes) {
+    if (is_ascii(bytes)) return true;
     for (std::size_t at = 0; at < bytes.size();) {
         if (static_cast<unsigned char>(bytes[at]) < 0x80) {
             ++at;
@@ -104,10 +141,11 @@ bool is_valid_utf8(std::string_view bytes) {
     return true;
 }
 
-std::string escape(std::string_view bytes) {
-    if (is_plain_ascii(bytes)) return std::string(bytes);
-    std::string out;
-    out.reserve(bytes.size() + 16);
+void append_escaped(std::string& out, std::string_view bytes) {
+    if (is_plain_ascii(bytes)) {
+        out += bytes;
+        return;
+    }
     for (std::size_t at = 0; at < bytes.size();) {
         const Decoded next = decode(bytes, at);
         if (next.bytes == 0) {
@@ -130,16 +168,27 @@ std::string escape(std::string_view bytes) {
         }
         at += next.bytes;
     }
+}
+
+std::string escape(std::string_view bytes) {
+    std::string out;
+    append_escaped(out, bytes);
     return out;
 }
 
-std::string escape_path(std::string_view path) {
-    std::string out = escape(path);
+void append_escaped_path(std::string& out, std::string_view path) {
+    append_escaped(out, path);
     if (path.ends_with(deleted_mark)) out.replace(out.size() - deleted_mark.size(), 1, "\\x20");
+}
+
+std::string escape_path(std::string_view path) {
+    std::string out;
+    append_escaped_path(out, path);
     return out;
 }
 
 std::size_t display_width(std::string_view text) {
+    if (is_ascii(text)) return text.size();
     std::size_t width = 0;
     for (std::size_t at = 0; at < text.size();) {
         const Decoded next = decode(text, at);
@@ -209,6 +258,12 @@ void append_json_string(std::string& out, std::string_view bytes) {
 void append_json_text(std::string& out, std::string_view key, std::string_view bytes) {
     out += '"';
     out += key;
+    if (is_plain_ascii(bytes)) {
+        out += "\":\"";
+        out += bytes;
+        out += "\",";
+        return;
+    }
     out += "\":";
     append_json_string(out, bytes);
     out += ',';

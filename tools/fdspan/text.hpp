@@ -12,9 +12,11 @@ namespace fdspan::cli {
 // For tables and messages: one line, harmless on a terminal, and reversible. A backslash becomes \\, newline \n, tab \t, other
 // control characters (C0, DEL, C1), bidirectional overrides and line separators, and invalid UTF-8 become \xNN per byte.
 [[nodiscard]] std::string escape(std::string_view bytes);
+void append_escaped(std::string& out, std::string_view bytes);
 
 // The same for a path to which the mark " (deleted)" may be added: a name that really ends so keeps apart by "\x20(deleted)".
 [[nodiscard]] std::string escape_path(std::string_view path);
+void append_escaped_path(std::string& out, std::string_view path);
 
 // Terminal columns of text that escape() made.
 [[nodiscard]] std::size_t display_width(std::string_view text);
