@@ -11,7 +11,7 @@ complete_words() { # WORDS…, the last one is being typed
 }
 has() { printf '%s\n' "${COMPREPLY[@]}" | grep -qxF -- "$1"; }
 page=$(sed 's/\\-/-/g' "$SOURCE_DIR/tools/man/fdspan.1")
-for command in ls watch recover log arm disarm doctor; do
+for command in ls watch deleted recover log arm disarm doctor; do
     complete_words "$command"
     has "$command" || fail "the command $command"
     for option in $("$FDSPAN" "$command" --help | grep -oE -- '^ *(-[a-zA-Z],)?--[a-z-]+' | grep -oE -- '--[a-z-]+'); do

@@ -17,7 +17,7 @@ refused ''
 refused $'line\nbreak'
 refused --bogus
 refused --json
-for command in ls watch recover log arm disarm doctor; do
+for command in ls watch deleted recover log arm disarm doctor; do
     refused "$command" --bogus
     refused "$command" $'--bo\ngus'
     refused "$command" --json=3
@@ -27,7 +27,7 @@ done
 for command in arm disarm doctor; do
     refused "$command" surplus
 done
-for command in ls watch; do
+for command in ls watch deleted; do
     refused "$command" --pid
     for pid in x '' 0 -1 1x 99999999999 1,, ,1 ' 1' 0x10 $'1\n'; do
         refused "$command" -p "$pid"
@@ -97,6 +97,23 @@ refused log --database /etc/passwd
 refused arm --backend procfs
 refused arm --backend x
 
+refused deleted --by
+refused deleted --by x
+refused deleted --min-bytes x
+refused deleted --min-bytes 1.5M
+refused deleted --min-bytes -1
+refused deleted --min-bytes 99999999999E
+refused deleted --limit 0
+refused deleted --json --human
+refused deleted --json --noheadings
+refused deleted --json --explain
+refused deleted --by process --explain
+refused deleted --libraries --by process
+refused deleted --libraries --explain
+refused deleted --libraries --older-than 3h
+refused deleted --libraries --gone
+refused deleted --comm ''
+refused deleted --user no-such-user-here
 refused recover
 refused recover 1
 refused recover 1 2
@@ -119,7 +136,7 @@ refused recover --link $$ exe -
 refused recover --json $$ exe -
 refused recover --force $$ exe -
 refused recover --json --explain $$ exe
-for arguments in --help --version 'ls --help' 'watch --help' 'recover --help' 'log --help' 'arm --help' 'disarm --help' 'doctor --help' 'ls --list-columns'; do
+for arguments in --help --version 'ls --help' 'watch --help' 'deleted --help' 'recover --help' 'log --help' 'arm --help' 'disarm --help' 'doctor --help' 'ls --list-columns'; do
     # shellcheck disable=SC2086
     run $arguments
     expect_code 0 "$arguments"

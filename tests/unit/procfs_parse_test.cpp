@@ -181,6 +181,38 @@ TEST_CASE("a walk is local only when every mount on the way is") {
     CHECK_FALSE(MountTable{}.walk_is_local("/etc"));
 }
 
+TEST_CASE("an overlayfs is as local as its layers, wherever it is seen") {
+    MountTable host;
+    CHECK(host.parse("1 0 8:1 / / rw - ext4 /dev/a rw\n"
+                     "2 1 0:50 / /net rw - nfs4 server:/ rw\n"
+                     "3 1 0:60 / /merged rw - overlay overlay rw,lowerdir=/l/a:/l/b\\:c,upperdir=/u,workdir=/w,xino=off\n"
+                     "4 1 0:61 / /remote rw - overlay overlay rw,lowerdir=/l/a:/net/b,upperdir=/u\n"
+                     "5 1 0:62 / /relative rw - overlay overlay rw,lowerdir=l/a,upperdir=/u\n"
+                     "6 1 0:63 / /stacked rw - overlay overlay rw,lowerdir+=/merged/x,datadir+=/l\n"
+                     "7 1 0:64 / /none rw - overlay overlay rw\n") == 0);
+    CHECK(host.walk_is_local("/merged/file"));
+    CHECK_FALSE(host.walk_is_local("/remote/file"));
+    CHECK_FALSE(host.walk_is_local("/relative/file"));
+    CHECK(host.walk_is_local("/stacked/file"));
+    CHECK_FALSE(host.walk_is_local("/none/file"));
+    CHECK(host.mounts()[2].layers == std::vector<std::string>{"/l/a", "/l/b:c", "/u"});
+    MountTable container;
+    CHECK(container.parse("9 0 0:60 / / rw - overlay overlay rw,lowerdir=/l/a:/l/b,upperdir=/u,workdir=/w\n") == 0);
+    CHECK_FALSE(container.walk_is_local("/file"));
+    std::set<DeviceNumber> known;
+    host.trust_overlays(known);
+    container.trust_overlays(known);
+    CHECK(container.walk_is_local("/file"));
+}
+
+TEST_CASE("the names that NFS gives to files that are deleted while open are known") {
+    CHECK(is_silly_name("/srv/.nfs0000000000c0ffee00000001"));
+    CHECK_FALSE(is_silly_name("/srv/.nfs0000000000c0ffee0000000"));
+    CHECK_FALSE(is_silly_name("/srv/.nfs0000000000c0ffee0000000g"));
+    CHECK_FALSE(is_silly_name("/srv/xnfs0000000000c0ffee00000001"));
+    CHECK_FALSE(is_silly_name(""));
+}
+
 TEST_CASE("the cgroup of version 2 is preferred unless it is the root") {
     CHECK(choose_cgroup("9:name=systemd:/a\n4:memory:/a/long/one\n0::/two\n").path == "/two");
     CHECK(choose_cgroup("9:name=systemd:/a\n4:memory:/a/long/one\n0::/\n").path == "/a");

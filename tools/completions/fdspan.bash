@@ -5,7 +5,7 @@ _fdspan() {
     previous=${COMP_WORDS[COMP_CWORD - 1]}
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W 'ls watch recover log arm disarm doctor --help --version' -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W 'ls watch deleted recover log arm disarm doctor --help --version' -- "$current")
         return
     fi
     command=${COMP_WORDS[1]}
@@ -34,6 +34,7 @@ _fdspan() {
         words='auto trampoline kprobe syscall'
         [ "$command" = arm ] || words+=' procfs'
         ;;
+    --by) words='process container filesystem' ;;
     --color) words='auto always never' ;;
     --ref) words='fd mem exe cwd root' ;;
     --type) words='REG DIR CHR BLK FIFO SOCK LNK ANON eventfd eventpoll inotify io_uring pidfd signalfd timerfd' ;;
@@ -56,6 +57,8 @@ _fdspan() {
         ls) words='--pid --comm --user --fd --older-than --newer-than --deleted --type --ref --all --output --list-columns --sort
             --reverse --limit --json --noheadings --human --backend --color --help' ;;
         watch) words='--pid --event --older-than --interval --count --timeout --verify --json --backend --color --help' ;;
+        deleted) words='--pid --comm --user --older-than --min-bytes --limit --by --nameless --gone --libraries --explain --json
+            --noheadings --human --backend --color --help' ;;
         recover) words='--inode --tid --force --link --explain --json --backend --help' ;;
         log) words='--since --until --path --pid --deleted --min-duration --min-bytes --limit --follow --json --csv --database --color --help' ;;
         arm) words='--backend --json --help' ;;
@@ -69,7 +72,7 @@ _fdspan() {
         mapfile -t COMPREPLY < <(compgen -W "$(cd /proc && printf '%s\n' [0-9]*)" -- "$current")
     elif [ "$command" = recover ] && [ "$COMP_CWORD" -eq 3 ] && [[ ${COMP_WORDS[2]} != -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "exe $(ls "/proc/${COMP_WORDS[2]}/fd" 2>/dev/null)" -- "$current")
-    elif [ "$command" = ls ] || [ "$command" = watch ] || [ "$command" = recover ]; then
+    elif [[ $command == @(ls|watch|deleted|recover) ]]; then
         compopt -o filenames
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
     fi

@@ -139,6 +139,11 @@ void append_id(std::string& out, std::uint64_t id) {
     out += shown.data();
 }
 
+std::string outside(Row row) {
+    const bool named = row.reference->name != NameState::memfd && row.reference->name != NameState::shm;
+    return named && row.mounts != nullptr ? row.mounts->outside(row.process->pid, text(row, row.reference->path)) : std::string();
+}
+
 struct FlagName {
     std::uint32_t bits;
     std::string_view name;
@@ -368,6 +373,10 @@ const Column table[] = {
          if (is_deleted(row).value_or(false)) out += " (deleted)";
      },
      [](std::string& out, Row row) { append_json_text(out, "path", text(row, row.reference->path)); }, nullptr},
+    {"OUTSIDE", "/proc/PID/root/...: how the name is reached from here, where it is one of another mount namespace", "outside_path, outside_path_bytes",
+     "string or null", Align::left, Shrink::middle, field_path,
+     [](std::string& out, Row row) { out += escape(outside(row)); },
+     [](std::string& out, Row row) { json_text_or_null(out, "outside_path", outside(row)); }, nullptr},
 };
 
 }  // namespace

@@ -13,6 +13,7 @@
 
 #include "base/result.hpp"
 #include "duration.hpp"
+#include "mount_view.hpp"
 #include "snapshot/snapshot.hpp"
 
 namespace fdspan::cli {
@@ -58,6 +59,7 @@ struct RowContext {
     WallClockText* clock = nullptr;
     UserNames* users = nullptr;
     bool human_sizes = false;
+    MountView* mounts = nullptr;           // null: nothing is known of the way from outside
 };
 
 enum class Align : std::uint8_t { left, right };

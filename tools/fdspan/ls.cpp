@@ -12,6 +12,7 @@
 #include "columns.hpp"
 #include "duration.hpp"
 #include "filter.hpp"
+#include "gaps.hpp"
 #include "options.hpp"
 #include "text.hpp"
 
@@ -168,7 +169,7 @@ private:
         const Snapshot& snapshot = answer_.snapshot;
         const Reference& reference = snapshot.references[index];
         return {&snapshot.strings, &snapshot.processes[reference.process], &reference, snapshot.began_ns, snapshot.ended_ns, &clock_, &users_,
-                options_.human_sizes};
+                options_.human_sizes, &mounts_};
     }
     [[nodiscard]] bool has_right_age(const Reference& reference);
     struct Cell {
@@ -184,6 +185,7 @@ private:
     std::vector<const Column*> columns_;
     WallClockText clock_;
     UserNames users_;
+    MountView mounts_;
     std::vector<std::uint32_t> rows_;  // indexes into Snapshot::references
     std::string cell_text_;
     struct KeptCell {
@@ -301,22 +303,9 @@ void Listing::print_json(Output& output, bool complete, std::uint64_t unreadable
     append_json_text(out, "backend", to_string(answer_.backend));
     out += answer_.armed ? "\"armed\":true," : "\"armed\":false,";
     append_json_text(out, "source", snapshot.source);
-    out += complete ? "\"complete\":true,\"gaps\":{" : "\"complete\":false,\"gaps\":{";
-    const auto gap = [&out](std::string_view name, std::uint64_t count) {
-        out += '"';
-        out += name;
-        out += "\":";
-        append_number(out, static_cast<unsigned long long>(count));
-        out += ',';
-    };
-    gap("unreadable_processes", unreadable);
-    gap("vanished_processes", snapshot.gaps.vanished_processes);
-    gap("missing_pids", snapshot.gaps.missing_pids);
-    gap("truncated_paths", snapshot.gaps.truncated_paths);
-    gap("unparsed_lines", snapshot.gaps.unparsed_lines);
-    gap("unstatable_references", snapshot.gaps.unstatable_references);
-    out.back() = '}';
-    out += ",\"began\":";
+    out += complete ? "\"complete\":true," : "\"complete\":false,";
+    append_gaps_json(out, snapshot.gaps, unreadable);
+    out += "\"began\":";
     clock_.append_json(out, Interval::exact(snapshot.began_ns));
     out += ",\"ended\":";
     clock_.append_json(out, Interval::exact(snapshot.ended_ns));
@@ -441,32 +430,6 @@ void Listing::print_table(Output& output) {
     }
 }
 
-std::string plural(std::uint64_t count, std::string_view one, std::string_view many) {
-    return std::to_string(count) + " " + std::string(count == 1 ? one : many);
-}
-
-// What keeps the answer from being complete, each a part of one sentence.
-std::vector<std::string> describe_gaps(const SnapshotAnswer& answer, const LsOptions& options, std::uint64_t unreadable) {
-    const SnapshotGaps& gaps = answer.snapshot.gaps;
-    std::vector<std::string> parts;
-    if (unreadable > 0) {
-        parts.push_back(plural(unreadable, "process", "processes") +
-                        " could not be read (permission denied); root or CAP_SYS_PTRACE may help");
-    }
-    if (gaps.missing_pids > 0) {
-        std::string missing;
-        for (const pid_t pid : options.processes.pids) {
-            const auto& processes = answer.snapshot.processes;
-            const bool there = std::any_of(processes.begin(), processes.end(), [pid](const Process& process) { return process.pid == pid; });
-            if (!there) missing += (missing.empty() ? "" : ", ") + std::to_string(pid);
-        }
-        parts.push_back("no process has pid " + (missing.empty() ? std::to_string(gaps.missing_pids) : missing));
-    }
-    if (gaps.truncated_paths > 0) parts.push_back(plural(gaps.truncated_paths, "path was", "paths were") + " too long and cut");
-    if (gaps.unparsed_lines > 0) parts.push_back(plural(gaps.unparsed_lines, "line", "lines") + " of /proc could not be understood");
-    return parts;
-}
-
 int list(const LsOptions& options, Output& output) {
     // What to print decides what to read.
     std::vector<const Column*> columns;
@@ -504,10 +467,7 @@ int list(const LsOptions& options, Output& output) {
     if (!answer) return usage_error(answer.error().message);
     const Snapshot& snapshot = answer->snapshot;
 
-    std::uint64_t unreadable = 0;
-    for (const Process& process : snapshot.processes) {
-        if (process.unreadable && options.processes.matches(process, snapshot.text(process.comm))) ++unreadable;
-    }
+    const std::uint64_t unreadable = count_unreadable(snapshot, options.processes);
 
     Listing listing(options, *answer, std::move(columns));
     const std::vector<bool> path_matched = listing.choose();
@@ -515,7 +475,7 @@ int list(const LsOptions& options, Output& output) {
     listing.sort(sort);
     listing.limit();
 
-    std::vector<std::string> gaps = describe_gaps(*answer, options, unreadable);
+    std::vector<std::string> gaps = describe_gaps(*answer, options.processes, unreadable);
     const bool complete = gaps.empty() && !answer->lossy;
     if (options.json) {
         listing.print_json(output, complete, unreadable);

@@ -20,6 +20,7 @@ namespace {
 constexpr Command commands[] = {
     {"ls", "list open references with their ages, oldest first", run_ls},
     {"watch", "print events as they happen", run_watch},
+    {"deleted", "list deleted files that are still held, and the space they take", run_deleted},
     {"recover", "copy a held file out, deleted or not", run_recover},
     {"log", "show what the daemon wrote down", run_log},
     {"arm", "let the kernel record exact times from now on, without a process", run_arm},

@@ -25,6 +25,7 @@ struct Command {
 
 int run_ls(std::vector<std::string> arguments, Output& output);
 int run_watch(std::vector<std::string> arguments, Output& output);
+int run_deleted(std::vector<std::string> arguments, Output& output);
 int run_recover(std::vector<std::string> arguments, Output& output);
 int run_arm(std::vector<std::string> arguments, Output& output);
 int run_disarm(std::vector<std::string> arguments, Output& output);

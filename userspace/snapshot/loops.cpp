@@ -44,9 +44,6 @@ std::optional<std::string> read_text(const std::string& path) {
 // The reader's own mounts, read once.
 class OwnMounts {
 public:
-    OwnMounts() {
-        if (const auto text = read_text("/proc/self/mountinfo")) table_.parse(*text);
-    }
     [[nodiscard]] const procfs::MountTable& table() const { return table_; }
 
     // A directory on the file system `dev`, to hand file handles to.
@@ -62,7 +59,7 @@ public:
     }
 
 private:
-    procfs::MountTable table_;
+    procfs::MountTable table_ = procfs::read_own_mounts();
 };
 
 enum class Lookup : std::uint8_t { same, other, unknown };

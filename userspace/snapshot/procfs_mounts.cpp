@@ -1,8 +1,14 @@
 #include "snapshot/procfs_mounts.hpp"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
+#include <cerrno>
+#include <optional>
 
+#include "base/unique_fd.hpp"
 #include "snapshot/procfs_parse.hpp"
 
 namespace fdspan::procfs {
@@ -17,7 +23,51 @@ constexpr std::array local_types{
     "proc",    "sysfs",      "cgroup",     "cgroup2", "devpts",  "hugetlbfs", "mqueue",   "debugfs", "tracefs",  "securityfs",  "configfs",
     "pstore",  "bpf",        "efivarfs",   "binfmt_misc", "fusectl", "nsfs",  "selinuxfs", "smackfs", "cpuset",   "resctrl"};
 
+// "lowerdir=/a:/b,upperdir=/c,…"; since 6.8 also "lowerdir+=/a" once each. A backslash keeps ':' and ',' in a name.
+std::vector<std::string> overlay_layers(std::string_view options) {
+    std::vector<std::string> layers;
+    std::string text;
+    decode_octal(options, text);
+    for (std::size_t at = 0; at < text.size();) {
+        const std::size_t equals = text.find('=', at);
+        const std::string key = text.substr(at, std::min(equals, text.find(',', at)) - at);
+        const bool lower = key == "lowerdir" || key == "lowerdir+" || key == "datadir+";
+        const bool wanted = lower || key == "upperdir";
+        if (wanted) at = equals + 1;
+        std::string layer;
+        const auto add = [&] {
+            if (!layer.empty()) layers.push_back(layer);
+            layer.clear();
+        };
+        for (; at < text.size() && text[at] != ','; ++at) {
+            if (text[at] == '\\' && at + 1 < text.size()) layer += text[++at];
+            else if (lower && text[at] == ':') add();
+            else layer += text[at];
+        }
+        ++at;
+        if (wanted) add();
+    }
+    const bool absolute = std::all_of(layers.begin(), layers.end(), [](const std::string& layer) { return layer.front() == '/'; });
+    return absolute ? layers : std::vector<std::string>();
+}
+
 }  // namespace
+
+MountTable read_own_mounts() {
+    MountTable table;
+    const UniqueFd file(::open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC));
+    if (!file.valid()) return table;
+    std::string text;
+    std::array<char, 16 * 1024> piece{};
+    for (;;) {
+        const ssize_t got = ::read(file.get(), piece.data(), piece.size());
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) break;
+        text.append(piece.data(), static_cast<std::size_t>(got));
+    }
+    table.parse(text);
+    return table;
+}
 
 FsTraits fs_traits(std::string_view type) {
     const auto same = [&](const char* known) { return type == known; };
@@ -43,8 +93,13 @@ std::uint64_t MountTable::parse(std::string_view mountinfo) {
         mount.id = parsed->id;
         mount.dev = parsed->dev;
         mount.traits = fs_traits(parsed->type);
+        mount.type = parsed->type;
         decode_octal(parsed->mount_point, mount.point);
+        decode_octal(parsed->root, mount.root);
+        if (mount.type == "overlay") mount.layers = overlay_layers(parsed->super_options);
     }
+    std::set<DeviceNumber> none;
+    trust_overlays(none);
     return unparsed;
 }
 
@@ -61,12 +116,26 @@ bool MountTable::walk_is_local(std::string_view path) const {
     return root_seen;
 }
 
+void MountTable::trust_overlays(std::set<DeviceNumber>& known) {
+    // One overlayfs may be a layer of another, which comes later in the table.
+    for (Mount& mount : mounts_) {
+        if (mount.type != "overlay" || mount.traits.local) continue;
+        const bool layers_local = !mount.layers.empty() &&
+                                  std::all_of(mount.layers.begin(), mount.layers.end(), [this](const std::string& layer) { return walk_is_local(layer); });
+        mount.traits.local = layers_local || known.contains(mount.dev);
+    }
+    for (const Mount& mount : mounts_) {
+        if (mount.type == "overlay" && mount.traits.local) known.insert(mount.dev);
+    }
+}
+
 const MountTable* Mounts::find(const Key& key) const {
     const auto known = tables_.find(key);
     return known == tables_.end() ? nullptr : &known->second;
 }
 
 const MountTable& Mounts::add(const Key& key, MountTable table) {
+    table.trust_overlays(local_overlays_);
     for (const Mount& mount : table.mounts()) by_id_.try_emplace(mount.id, mount);
     return tables_.insert_or_assign(key, std::move(table)).first->second;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -25,6 +26,9 @@ struct Mount {
     DeviceNumber dev;
     FsTraits traits;
     std::string point;
+    std::string root;  // of the file system, what is mounted here
+    std::string type;
+    std::vector<std::string> layers;  // of overlayfs, as the mounter saw them; empty where one is not an absolute path
 };
 
 class MountTable {
@@ -34,10 +38,16 @@ public:
     [[nodiscard]] const std::vector<Mount>& mounts() const { return mounts_; }
     // Every file system that a walk from the root to `path` may touch is local.
     [[nodiscard]] bool walk_is_local(std::string_view path) const;
+    // An overlayfs whose layers are local is that itself. A container's own table does not show where its layers are, the table of who
+    // mounted it does: `known` takes and gives what was found out.
+    void trust_overlays(std::set<DeviceNumber>& known);
 
 private:
     std::vector<Mount> mounts_;
 };
+
+// The reader's own; empty when /proc can't be read.
+[[nodiscard]] MountTable read_own_mounts();
 
 class Mounts {
 public:
@@ -59,6 +69,7 @@ private:
         }
     };
     std::unordered_map<Key, MountTable, KeyHash> tables_;
+    std::set<DeviceNumber> local_overlays_;
     std::unordered_map<std::int32_t, Mount> by_id_;
 };
 

@@ -184,6 +184,8 @@ std::optional<MountLine> parse_mountinfo_line(std::string_view line) {
         if (take_word(line) != "-") continue;
         mount.type = take_word(line);
         if (mount.type.empty()) return std::nullopt;
+        take_word(line);  // source; may be empty
+        mount.super_options = line;
         return mount;
     }
     return std::nullopt;

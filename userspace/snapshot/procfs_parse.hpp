@@ -77,6 +77,7 @@ struct MountLine {
     std::string_view root;
     std::string_view mount_point;
     std::string_view type;
+    std::string_view super_options;  // of the file system, separated by commas
 };
 [[nodiscard]] std::optional<MountLine> parse_mountinfo_line(std::string_view line);
 

@@ -695,12 +695,21 @@ private:
         return current.mounts_key ? mounts_.find(*current.mounts_key) : nullptr;
     }
 
+    void load_own_mounts() {
+        if (own_mounts_tried_) return;
+        own_mounts_tried_ = true;
+        const UniqueFd self(::openat(proc_.get(), "self", O_PATH | O_DIRECTORY | O_CLOEXEC));
+        if (self.valid()) own_mounts_ = load_mounts(self.get());
+    }
+
     std::optional<Mounts::Key> load_mounts(int task_dir) {
         struct statx ns{};
         struct statx root{};
         if (::statx(task_dir, "ns/mnt", statx_flags, STATX_INO, &ns) != 0) ns.stx_ino = 0;
         if (::statx(task_dir, "root", statx_flags, STATX_INO | STATX_MNT_ID, &root) != 0) return std::nullopt;
         const Mounts::Key key{ns.stx_ino, root.stx_ino, root.stx_mnt_id};
+        if (mounts_.find(key) != nullptr) return key;
+        load_own_mounts();  // first: it knows more of the layers of others' overlays
         if (mounts_.find(key) != nullptr) return key;
         std::string_view text;
         const std::size_t keep = file_.size();
@@ -735,11 +744,7 @@ private:
         const UniqueFd ours(::openat(proc_.get(), "self/root", O_PATH | O_DIRECTORY | O_CLOEXEC));
         Lookup in_ours = Lookup::unknown;
         if (ours.valid()) {
-            if (!own_mounts_tried_) {
-                own_mounts_tried_ = true;
-                const UniqueFd self(::openat(proc_.get(), "self", O_PATH | O_DIRECTORY | O_CLOEXEC));
-                if (self.valid()) own_mounts_ = load_mounts(self.get());
-            }
+            load_own_mounts();
             in_ours = look_up(ours.get(), own_mounts_ ? mounts_.find(*own_mounts_) : nullptr, path, stx);
         }
         if (in_ours == Lookup::same) return NameState::named;

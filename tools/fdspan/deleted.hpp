@@ -1,0 +1,39 @@
+// What `deleted` and `deleted --libraries` share.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "filter.hpp"
+#include "options.hpp"
+
+namespace fdspan::cli {
+
+struct DeletedOptions {
+    enum class By : std::uint8_t { file, process, container, filesystem };
+    std::vector<PathFilter> paths;
+    ProcessFilter processes;
+    std::optional<std::uint64_t> older_than_ns;
+    std::optional<std::uint64_t> min_bytes;
+    std::optional<std::uint64_t> limit;
+    By by = By::file;
+    bool nameless = false;
+    bool gone = false;
+    bool libraries = false;
+    bool explain = false;
+    bool json = false;
+    bool no_headings = false;
+    bool human_sizes = false;
+    Backend backend = Backend::automatic;
+    ColorMode color = ColorMode::automatic;
+};
+
+int list_libraries(const DeletedOptions& options, Output& output);
+
+// Says what is missing, and which exit code that makes.
+[[nodiscard]] int finish_answer(const DeletedOptions& options, Output& output, const std::vector<std::string>& gaps, bool empty, bool complete,
+                                std::uint64_t unreadable);
+
+}  // namespace fdspan::cli

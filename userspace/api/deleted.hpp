@@ -1,0 +1,46 @@
+// Deleted files that are still held: one entry per file, with the space it takes and since when at the latest it has been deleted.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "api/recover.hpp"
+#include "api/snapshot.hpp"
+#include "base/result.hpp"
+#include "snapshot/loops.hpp"
+
+namespace fdspan {
+
+struct DeletedRequest {
+    std::vector<pid_t> pids;   // empty: all processes, and loop devices
+    bool nameless = false;     // what never had a name too: memfd, O_TMPFILE, shared memory
+    bool gone = false;         // files whose opened name is gone although a link is left; overlayfs: although the lower layer has it
+    Backend backend = Backend::automatic;
+};
+
+struct DeletedFile {
+    FileId id;
+    NameState state = NameState::deleted;  // deleted, silly; memfd, tmpfile, shm; gone; unknown: of a loop device, whose name is gone
+    FileType type = FileType::unknown;
+    std::string path;                      // as last known
+    std::optional<std::uint32_t> nlink;
+    std::optional<std::uint64_t> size;
+    std::optional<std::uint64_t> allocated;  // bytes that come back when the last holder goes
+    // When its last link went (deleted and silly only). ctime is never before that, the birth never after it.
+    std::optional<Interval> deleted;
+    std::vector<std::uint32_t> references;   // indexes into the snapshot's, pieces of one mapping all there; in order of pid
+    std::vector<std::string> loops;          // "loop0": held by the kernel for that device
+};
+
+struct DeletedAnswer {
+    SnapshotAnswer answer;             // only the references of `files`
+    std::vector<DeletedFile> files;    // in no order
+    std::uint64_t unreadable_loops = 0;
+};
+
+// Thread-safe. The iterators pass over everything else inside the kernel.
+[[nodiscard]] Result<DeletedAnswer> find_deleted(const DeletedRequest& request);
+
+}  // namespace fdspan
