@@ -188,9 +188,9 @@ cd / && umount "$work/full"
 # In the middle of a copy: it is stopped there, something happens, it goes on.
 mount -t tmpfs -o size=1g tmpfs "$work/full" || { fail "mount a tmpfs"; finish; }
 FDSPAN=$FDSPAN python3 - "$work/full" <<'END' || fail "faults in the middle of a copy"
-import os, signal, subprocess, sys, time
+import fcntl, os, re, signal, struct, subprocess, sys, termios, time
 fdspan = os.environ['FDSPAN']
-size = 256 << 20
+size = 128 << 20
 failures = 0
 os.chdir(sys.argv[1])
 os.mkdir('out')
@@ -201,15 +201,15 @@ def check(true, what):
         failures += 1
         print('FAILED:', what, file=sys.stderr)
 
-def with_copy(happens, to_stdout=False):
-    """A holder of a deleted file of 256 MiB, a copy that has begun: what happens(source, holder, copy) makes of it."""
+def with_copy(happens, terminal=None):
+    """A holder of a deleted file of 128 MiB, a copy that has begun: what happens(source, holder, copy) makes of it."""
     holder = subprocess.Popen(['sleep', '60'], stdin=(source := os.open('source', os.O_RDWR | os.O_CREAT, 0o600)))
     for _ in range(size >> 20):
         os.write(source, b'x' * (1 << 20))
     os.unlink('source')
     caught = False
     for _ in range(20):
-        copy = subprocess.Popen([fdspan, 'recover', str(holder.pid), '0', 'out/copy'], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        copy = subprocess.Popen([fdspan, 'recover', str(holder.pid), '0', 'out/copy'], stderr=terminal or subprocess.PIPE, stdout=subprocess.DEVNULL)
         part = 0
         while copy.poll() is None and not caught:
             try:
@@ -232,7 +232,7 @@ def with_copy(happens, to_stdout=False):
     copy.send_signal(signal.SIGCONT)
     copy.wait(60)
     left = os.listdir('out')
-    text = copy.stderr.read().decode()
+    text = '' if terminal else copy.stderr.read().decode()
     same = left == ['copy'] and os.stat('out/copy').st_size == os.fstat(source).st_size and open('out/copy', 'rb').read() == os.pread(source, 2 * size, 0)
     for name in left:
         os.unlink('out/' + name)
@@ -261,6 +261,21 @@ code, left, text, same = with_copy(lambda source, holder, copy: os.pwrite(source
 check(code == 3 and same and 'written to' in text, f'the source is written to: {code} {left} {text}')
 code, left, text, same = with_copy(lambda source, holder, copy: os.truncate(source, 1000))
 check(code == 2 and left == [] and 'cut shorter' in text, f'the source shrinks: {code} {left} {text}')
+
+# On a terminal a bar shows what takes longer than a moment, however narrow it is, and is taken away.
+ours, theirs = os.openpty()
+fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 50, 0, 0))
+def waits(source, holder, copy):
+    time.sleep(0.7)
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 30, 0, 0))
+code, left, text, same = with_copy(waits, theirs)
+os.write(theirs, b'END')
+shown = b''
+while not shown.endswith(b'END'):
+    shown += os.read(ours, 4096)
+lines = re.findall(rb'\r([^\r]*)\x1b\[K', shown)
+check(code == 0 and same and len(lines) >= 2 and re.match(rb' *[0-9]+% ', lines[0]) and all(len(line) < 30 for line in lines) and lines[-1] == b'' and shown.endswith(b'\x1b[KEND'),
+      f'the bar: {code} {shown}')
 
 def appears(source, holder, copy):
     open('out/copy', 'w').write('somebody was faster')
