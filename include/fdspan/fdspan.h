@@ -87,6 +87,7 @@ extern "C" {
 #define FDSPAN_NAME_SHM 5u      /* System V shared memory, or a shared anonymous mapping */
 #define FDSPAN_NAME_NAMELESS 6u /* pipes, sockets, anonymous inodes */
 #define FDSPAN_NAME_UNKNOWN 7u  /* could not be decided without risking to block */
+#define FDSPAN_NAME_SILLY 8u    /* deleted here; NFS keeps it as .nfsXXXX until it is closed, with a link count of 1 */
 
 /* Where a time comes from. */
 #define FDSPAN_TIME_UNKNOWN 0u

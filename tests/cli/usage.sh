@@ -102,7 +102,7 @@ refused deleted --by x
 refused deleted --min-bytes x
 refused deleted --min-bytes 1.5M
 refused deleted --min-bytes -1
-refused deleted --min-bytes 99999999999E
+refused deleted --min-bytes 99999999999T
 refused deleted --limit 0
 refused deleted --json --human
 refused deleted --json --noheadings

@@ -19,26 +19,10 @@
 #include "snapshot/procfs_mounts.hpp"
 #include "table.hpp"
 #include "text.hpp"
+#include "wall_time.hpp"
 
 namespace fdspan::cli {
 namespace {
-
-// "1048576", "10M", "2G": powers of 1024.
-Result<std::uint64_t> parse_bytes(const std::string& text) {
-    constexpr std::string_view units = "KMGTPE";
-    std::string_view digits = text;
-    unsigned shift = 0;
-    if (!digits.empty()) {
-        const std::size_t unit = units.find(digits.back());
-        if (unit != std::string_view::npos) {
-            shift = 10 * (static_cast<unsigned>(unit) + 1);
-            digits.remove_suffix(1);
-        }
-    }
-    const Result<std::uint64_t> count = parse_count(digits, 0, std::numeric_limits<std::int64_t>::max() >> shift);
-    if (!count) return fail(EINVAL, "\"" + escape(text) + "\" is no size; expected bytes, or a number with K, M, G, T, P or E");
-    return *count << shift;
-}
 
 std::string human(std::uint64_t bytes, bool wanted) {
     std::string text;

@@ -20,7 +20,8 @@ static_assert(kind_bit(RefKind::fd) == FDSPAN_REF_FD && kind_bit(RefKind::mem) =
 static_assert(static_cast<unsigned>(NameState::named) == FDSPAN_NAME_NAMED && static_cast<unsigned>(NameState::gone) == FDSPAN_NAME_GONE &&
               static_cast<unsigned>(NameState::deleted) == FDSPAN_NAME_DELETED && static_cast<unsigned>(NameState::memfd) == FDSPAN_NAME_MEMFD &&
               static_cast<unsigned>(NameState::tmpfile) == FDSPAN_NAME_TMPFILE && static_cast<unsigned>(NameState::shm) == FDSPAN_NAME_SHM &&
-              static_cast<unsigned>(NameState::nameless) == FDSPAN_NAME_NAMELESS && static_cast<unsigned>(NameState::unknown) == FDSPAN_NAME_UNKNOWN);
+              static_cast<unsigned>(NameState::nameless) == FDSPAN_NAME_NAMELESS && static_cast<unsigned>(NameState::unknown) == FDSPAN_NAME_UNKNOWN &&
+              static_cast<unsigned>(NameState::silly) == FDSPAN_NAME_SILLY);
 static_assert(static_cast<unsigned>(Removal::unknown) == FDSPAN_REMOVAL_UNKNOWN && static_cast<unsigned>(Removal::unlink) == FDSPAN_REMOVAL_UNLINK &&
               static_cast<unsigned>(Removal::rmdir) == FDSPAN_REMOVAL_RMDIR && static_cast<unsigned>(Removal::rename) == FDSPAN_REMOVAL_RENAME);
 
