@@ -17,6 +17,7 @@ enum fdspan_row_kind {
 	FDSPAN_ROW_CWD = 5,
 	FDSPAN_ROW_ROOT = 6,
 	FDSPAN_ROW_THREAD = 7, /* a live thread of a process whose leader is dead: only table_id and place_id */
+	FDSPAN_ROW_HIDDEN = 8, /* a live description of a deleted file, whoever has it; of no process */
 };
 
 struct fdspan_row_header {

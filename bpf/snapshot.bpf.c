@@ -337,9 +337,12 @@ static __always_inline void fdspan_fill_ext4(struct fdspan_private *own, __u64 i
 	}
 	__u64 info = inode - bpf_core_field_offset(struct ext4_inode_info, vfs_inode);
 
-	if (FDSPAN_GET(struct ext4_inode_info, info, i_reserved_data_blocks) ||
-	    FDSPAN_GET(struct ext4_inode_info, info, i_inline_off))
+	__u64 promised = FDSPAN_GET(struct ext4_inode_info, info, i_reserved_data_blocks);
+
+	if (promised || FDSPAN_GET(struct ext4_inode_info, info, i_inline_off))
 		scratch.row.flags |= FDSPAN_ROW_ASK_STAT;
+	/* For whom there is nothing to ask; with clusters of several blocks it is less than what stat says. */
+	scratch.row.blocks += promised << (FDSPAN_GET(struct super_block, sb, s_blocksize_bits) - 9 & 31);
 	if (iteration.fields & FDSPAN_WANT_TIMES)
 		fdspan_fill_birth(inode, FDSPAN_GET(struct ext4_inode_info, info, i_crtime.tv_sec),
 				  FDSPAN_GET(struct ext4_inode_info, info, i_crtime.tv_nsec));
@@ -867,6 +870,47 @@ __noinline int fdspan_fill_held(__u64 task, __u32 kind)
 	if (scratch.row.header.tid != scratch.row.header.pid)
 		scratch.row.place_id = fdspan_hidden(fs);
 	return (__u64)FDSPAN_GET(struct task_struct, task, fs) == fs;
+}
+
+/* The memory of a struct file is none of another type while somebody may look at it (SLAB_TYPESAFE_BY_RCU). */
+static __always_inline bool fdspan_description_lives(__u64 file, __u64 inode)
+{
+	return fdspan_file_count((const struct file *)file) > 0 &&
+	       (__u64)FDSPAN_READ(struct file, file, f_inode) == inode;
+}
+
+/*
+ * Descriptions that no table and no mapping may show: in flight over a socket, fixed in an io_uring, held by the kernel. Only the maps
+ * of tracking lead to them.
+ */
+SEC("iter/bpf_map_elem")
+int fdspan_hidden_files(struct bpf_iter__bpf_map_elem *ctx)
+{
+	struct fdspan_private *own = fdspan_private_get();
+	struct fdspan_description *description = ctx->value;
+	struct fdspan_row *row = &scratch.row;
+	__u64 *key = ctx->key;
+
+	if (!own || !key || !description)
+		return 0;
+	__u64 file = *key, inode = description->inode;
+
+	if (!fdspan_description_lives(file, inode) || FDSPAN_GET(struct inode, inode, i_nlink))
+		return 0;
+	__builtin_memset(row, 0, sizeof(*row));
+	row->header.kind = FDSPAN_ROW_HIDDEN;
+	row->fd = -1;
+	row->at_ns = bpf_ktime_get_boot_ns();
+	fdspan_fill_place(FDSPAN_FOLLOW(own, struct file, file, f_path.dentry),
+			  FDSPAN_FOLLOW(own, struct file, file, f_path.mnt));
+	row->open_flags = FDSPAN_GET(struct file, file, f_flags);
+	row->description_earliest_ns = description->opened_earliest_ns;
+	row->description_latest_ns = description->opened_latest_ns;
+	row->description_id = description->id;
+	/* Until now it was alive: so was all that was read. */
+	if (fdspan_description_lives(file, inode))
+		fdspan_write_row(ctx->meta->seq);
+	return 0;
 }
 
 /* fs/proc/array.c, proc_task_name: the names of kernel threads do not end at 15 bytes (since 5.17). */

@@ -176,6 +176,22 @@ rm -f ./*
 run recover --explain "$holder" "$live"
 grep -q truncate "$work/out" && fail "nothing to get back from a file that has a name"
 
+# File systems without O_TMPFILE, or that can't rename without replacing.
+: "${BIN:?folder of the helper programs}"
+other_ways() {
+    timeout 60 "$BIN/no_tmpfile" "$FDSPAN" "$@" >"$work/out" 2>"$work/err"
+    code=$?
+}
+other_ways recover "$holder" "$rotated" out
+expect_code 0 "without O_TMPFILE"
+cmp -s out "$fds/$rotated" || fail "without O_TMPFILE the copy has other bytes"
+other_ways recover "$holder" "$live" out
+expect_code 2 "without O_TMPFILE the name exists"
+other_ways recover --force "$holder" "$live" out
+[ "$(cat out)" = 'still here' ] || fail "--force without O_TMPFILE"
+[ "$(ls -A)" = out ] || fail "without O_TMPFILE a temporary file stays: $(ls -A)"
+rm out
+
 mount -t tmpfs -o size=64k tmpfs "$work/full" || { fail "mount a tmpfs"; finish; }
 cd "$work/full" || exit 1
 run recover "$holder" "$rotated" out
@@ -183,6 +199,9 @@ expect_code 2 "a full disk"
 grep -q 'No space left on device; nothing was left' "$work/err" || fail "a full disk is said: $(cat "$work/err")"
 one_line "a full disk"
 nothing_left "a full disk"
+other_ways recover "$holder" "$rotated" out
+expect_code 2 "a full disk without O_TMPFILE"
+nothing_left "a full disk without O_TMPFILE"
 cd / && umount "$work/full"
 
 # In the middle of a copy: it is stopped there, something happens, it goes on.

@@ -93,6 +93,7 @@ bool Listing::matches(DeletedFile& file) {
             return !options_.processes.matches(process, snapshot_.text(process.comm));
         });
         file.loops.clear();
+        file.hidden.clear();
         if (file.references.empty()) return false;
     }
     if (options_.min_bytes && file.allocated.value_or(0) < *options_.min_bytes) return false;
@@ -165,6 +166,7 @@ std::string Listing::holders(const DeletedFile& file) const {
         last = what;
     }
     for (const std::string& loop : file.loops) text += (text.empty() ? "/dev/" : "; /dev/") + loop;
+    if (!file.hidden.empty()) text += std::string(text.empty() ? "" : "; ") + "(in flight, io_uring or kernel)";
     return text;
 }
 
@@ -247,6 +249,10 @@ std::vector<Listing::Group> Listing::groups() {
             if (options_.by == DeletedOptions::By::process) add(std::to_string(process.pid), [&](Group& group) { group.process = &process; });
             else add(std::string(snapshot_.text(process.container)), [&](Group& group) { group.name = snapshot_.text(process.container); });
         }
+        if (!file.hidden.empty()) {
+            const bool of_process = options_.by == DeletedOptions::By::process;
+            add(of_process ? "hidden" : "", [&](Group& group) { group.name = of_process ? "(in flight, io_uring or kernel)" : ""; });
+        }
         for (const std::string& loop : file.loops) {
             if (options_.by == DeletedOptions::By::process) add("/dev/" + loop, [&](Group& group) { group.name = "/dev/" + loop; });
             else add("", [](Group&) {});
@@ -310,6 +316,14 @@ void Listing::append_holders_json(std::string& out, const DeletedFile& file) {
     for (const std::string& loop : file.loops) {
         if (out.back() != '[') out += ",\n  ";
         out += "{\"ref\":\"loop\",\"device\":\"/dev/" + loop + "\"}";
+    }
+    for (const std::uint32_t index : file.hidden) {
+        const RowContext row{&snapshot_.strings, nullptr, &snapshot_.hidden[index], snapshot_.began_ns, snapshot_.ended_ns, &clock_, &users_, false, nullptr};
+        static const Column* const described[] = {find_column("AGE"), find_column("DESCRIPTION")};
+        if (out.back() != '[') out += ",\n  ";
+        std::string keys;
+        append_reference_json(keys, row, described);
+        out += "{\"ref\":\"hidden\"," + keys.substr(1);
     }
     out += ']';
 }
@@ -408,6 +422,9 @@ void Listing::explain(Output& output) {
             holder.pid = process.pid;
             holder.descriptor = reference.ref == RefKind::fd;
             holder.what = holders(file);
+        } else if (file.loops.empty()) {
+            output.write("# " + escape_path(file.path) + std::string(mark_of(file.state)) + ": no process shows it, nothing leads to it; held by " + holders(file) + '\n');
+            continue;
         } else {
             holder.link = "/dev/" + file.loops.front();
             holder.what = holder.link;

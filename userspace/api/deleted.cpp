@@ -75,6 +75,7 @@ Result<DeletedAnswer> find_deleted(const DeletedRequest& request) {
     asked.fields = field_all;
     asked.pids = request.pids;
     asked.deleted_only = true;
+    asked.hidden = request.pids.empty();
     const auto also = [&](NameState state) { asked.also_states |= static_cast<std::uint16_t>(1U << static_cast<unsigned>(state)); };
     also(NameState::silly);
     if (request.gone) also(NameState::gone);
@@ -108,6 +109,19 @@ Result<DeletedAnswer> find_deleted(const DeletedRequest& request) {
         }
         file.references.push_back(index);
     }
+    for (std::uint32_t index = 0; index < snapshot.hidden.size(); ++index) {
+        const Reference& reference = snapshot.hidden[index];
+        DeletedFile& file = file_of(reference.dev, reference.ino);
+        if (file.references.empty() && file.hidden.empty()) {
+            file.state = reference.name;
+            file.type = reference.type;
+            file.path = snapshot.text(reference.path);
+            file.nlink = reference.nlink;
+            file.size = reference.size;
+            file.allocated = reference.allocated;
+        }
+        file.hidden.push_back(index);
+    }
     const procfs::MountTable mounts = procfs::read_own_mounts();
     for (DeletedFile& file : result.files) {
         if (has_deletion(file.state)) find_deletion(snapshot, mounts, file);
@@ -120,6 +134,7 @@ Result<DeletedAnswer> find_deleted(const DeletedRequest& request) {
             if (!held_too && !is_gone(device, request.gone)) continue;
             DeletedFile& file = file_of(device.dev, device.ino);
             file.loops.push_back(device.name);
+            file.hidden.clear();  // that is how the kernel holds it
             if (held_too || file.loops.size() > 1) continue;
             file.state = device.state;
             file.type = FileType::reg;

@@ -32,6 +32,7 @@ struct DeletedFile {
     std::optional<Interval> deleted;
     std::vector<std::uint32_t> references;   // indexes into the snapshot's, pieces of one mapping all there; in order of pid
     std::vector<std::string> loops;          // "loop0": held by the kernel for that device
+    std::vector<std::uint32_t> hidden;       // indexes into Snapshot::hidden: in flight over a socket, in an io_uring, held by the kernel
 };
 
 struct DeletedAnswer {

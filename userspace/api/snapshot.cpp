@@ -49,7 +49,7 @@ Result<SnapshotAnswer> take_snapshot(const SnapshotRequest& request, Backend bac
         }
     }
 
-    auto reader = IteratorReader::open(armed ? (*pinned)->maps() : TimeMaps{}, request.kinds);
+    auto reader = IteratorReader::open(armed ? (*pinned)->maps() : TimeMaps{}, request.kinds, armed && request.hidden);
     auto snapshot = reader ? (*reader)->read(request) : Result<Snapshot>(tl::unexpected(reader.error()));
     if (!snapshot) {
         if (forced) return tl::unexpected(snapshot.error());

@@ -161,6 +161,16 @@ public:
         });
     }
 
+    // Descriptions that are there before and after the walk over the processes, and that no process showed, are hidden.
+    Result<void> take_hidden(std::string_view bytes, bool first) {
+        return each_row(bytes, [&](const fdspan_row_header&, std::string_view row_bytes) {
+            fdspan_row row{};
+            std::memcpy(&row, row_bytes.data(), sizeof row);
+            if (first) hidden_before_.insert(row.description_id);
+            else if (hidden_before_.contains(row.description_id)) add_hidden(row, row_bytes.substr(sizeof row));
+        });
+    }
+
     // A second look at who is there: rows of a process that ended meanwhile are half of what it had.
     Result<void> take_survivors(std::string_view bytes) {
         return each_row(bytes, [this](const fdspan_row_header& header, std::string_view) {
@@ -189,6 +199,11 @@ public:
         out_.processes = std::move(left);
         std::erase_if(out_.references, [&](const Reference& reference) { return place[reference.process] == UINT32_MAX; });
         for (Reference& reference : out_.references) reference.process = place[reference.process];
+        std::unordered_set<std::uint64_t> shown;
+        if (!out_.hidden.empty()) {
+            for (const Reference& reference : out_.references) shown.insert(reference.description_id);
+        }
+        std::erase_if(out_.hidden, [&](const Reference& reference) { return shown.contains(reference.description_id); });
         group_by_process();
         for (const pid_t pid : request_.pids) {
             if (!processes_.contains(pid)) ++out_.gaps.missing_pids;
@@ -218,7 +233,7 @@ private:
             if (bytes.size() < sizeof header) return malformed();
             std::memcpy(&header, bytes.data(), sizeof header);
             const std::size_t fixed = header.kind == FDSPAN_ROW_PROCESS ? sizeof(fdspan_process_row) : sizeof(fdspan_row);
-            if (header.kind < FDSPAN_ROW_PROCESS || header.kind > FDSPAN_ROW_THREAD || header.size != fixed + header.text_bytes || header.size > bytes.size()) {
+            if (header.kind < FDSPAN_ROW_PROCESS || header.kind > FDSPAN_ROW_HIDDEN || header.size != fixed + header.text_bytes || header.size > bytes.size()) {
                 return malformed();
             }
             each(header, bytes.substr(0, header.size));
@@ -312,6 +327,28 @@ private:
         if (speaker->second != tid) return false;
         if ((table ? known.table_id : known.place_id) == id) reference.tid = static_cast<pid_t>(row.header.pid);
         return true;
+    }
+
+    // There is no link to complete it through: what the inode says has to do.
+    void add_hidden(const fdspan_row& row, std::string_view names) {
+        const std::string_view text = text_of(row, names);
+        const NameState name = name_of(row, text);
+        if (!request_.wants(name)) return;
+        Reference reference;
+        reference.process = UINT32_MAX;
+        reference.name = name;
+        reference.type = type_of(row.mode, row.fs_magic);
+        reference.dev = device_of(row.dev);
+        reference.ino = row.ino;
+        reference.nlink = row.nlink;
+        reference.size = row.size;
+        reference.allocated = row.blocks * 512;
+        reference.flags = row.open_flags;
+        reference.path = out_.strings.intern(path_of(row, text));
+        reference.description_id = row.description_id;
+        reference.description_opened = reference.opened = interval(row.description_earliest_ns, row.description_latest_ns);
+        reference.valid = field_path | field_stat | field_times;
+        out_.hidden.push_back(reference);
     }
 
     void add_reference(std::string_view bytes) {
@@ -570,6 +607,7 @@ private:
     std::unordered_map<pid_t, Known> processes_;
     std::unordered_map<PidKey, pid_t, PidKeyHash> tables_, places_;
     std::unordered_map<std::uint64_t, Completion> completions_;
+    std::unordered_set<std::uint64_t> hidden_before_;
     std::vector<char> text_;
     std::size_t filled_ = 0;
     std::string path_;
@@ -581,6 +619,7 @@ struct IteratorReader::State {
     TimeMaps maps;
     std::uint8_t kinds = 0;  // whose programs are loaded
     Skeleton skeleton;
+    bool with_hidden = false;
     BpfLink tasks, files, mappings;
     std::vector<char> buffer = std::vector<char>(buffer_bytes);
     std::vector<std::uint32_t> wanted;  // what the map of that name holds
@@ -618,9 +657,19 @@ struct IteratorReader::State {
         }
         return iterate(*all, buffer, take);
     }
+
+    template <class Take>
+    Result<void> walk_hidden(Take&& take) {
+        bpf_iter_link_info info{};
+        info.map.map_fd = static_cast<std::uint32_t>(bpf_map__fd(skeleton->maps.descriptions));
+        auto link = attach(skeleton->progs.fdspan_hidden_files, info);
+        if (!link) return tl::unexpected<Error>(link.error());
+        return iterate(**link, buffer, take);
+    }
 };
 
-Result<std::unique_ptr<IteratorReader>> IteratorReader::open(const TimeMaps& maps, std::uint8_t kinds) {
+Result<std::unique_ptr<IteratorReader>> IteratorReader::open(const TimeMaps& maps, std::uint8_t kinds, bool with_hidden) {
+    if (with_hidden && !maps.present()) return fail(EINVAL, "what no process shows is known to the maps of tracking only");
     try {
         auto state = std::make_unique<State>();
         state->maps = maps;
@@ -638,6 +687,8 @@ Result<std::unique_ptr<IteratorReader>> IteratorReader::open(const TimeMaps& map
         skeleton.rodata->fdspan_have_places = asks(kinds, RefKind::exe) || asks(kinds, RefKind::cwd) || asks(kinds, RefKind::root);
         bpf_program__set_autoload(skeleton.progs.fdspan_task_file, asks(kinds, RefKind::fd));
         bpf_program__set_autoload(skeleton.progs.fdspan_task_vma, asks(kinds, RefKind::mem));
+        bpf_program__set_autoload(skeleton.progs.fdspan_hidden_files, with_hidden);
+        state->with_hidden = with_hidden;
         if (maps.present()) {
             if (auto shared = share_maps(*state->skeleton, maps); !shared) return tl::unexpected<Error>(shared.error());
         }
@@ -702,7 +753,9 @@ Result<Snapshot> IteratorReader::read(const SnapshotRequest& request, bool censu
         const bool nobody = !asked.pids.empty() && asked.pids.back() <= 0;
         if (!nobody) {
             state.skeleton->bss->threads_seen = 0;
-            Result<void> done = state.walk(programs.fdspan_task, state.tasks, singly, take);
+            const bool hidden = state.with_hidden && asked.hidden && asked.pids.empty();
+            Result<void> done = hidden ? state.walk_hidden([&](std::string_view bytes) { return collector.take_hidden(bytes, true); }) : Result<void>();
+            if (done) done = state.walk(programs.fdspan_task, state.tasks, singly, take);
             // Their threads can't be told apart by the walk over one process on this kernel: pick them out of all.
             if (state.skeleton->bss->threads_seen > 0 && state.skeleton->bss->threads_misjudged != 0) singly.clear();
             if (done && asked.wants(RefKind::fd)) done = state.walk(programs.fdspan_task_file, state.files, singly, take);
@@ -712,6 +765,7 @@ Result<Snapshot> IteratorReader::read(const SnapshotRequest& request, bool censu
                 done = state.walk(programs.fdspan_task, state.tasks, singly,
                                   [&](std::string_view bytes) { return collector.take_survivors(bytes); });
             }
+            if (done && hidden) done = state.walk_hidden([&](std::string_view bytes) { return collector.take_hidden(bytes, false); });
             if (!done) return tl::unexpected<Error>(done.error());
         }
         collector.finish();

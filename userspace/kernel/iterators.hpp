@@ -32,7 +32,8 @@ class IteratorReader {
 public:
     // Fails with the errno of the load (EPERM: capability, ENOENT: no BTF, EINVAL: kernel too old), the message says which.
     // kinds (1 << RefKind each): what reads will ask for; each kind of program that is not needed saves its verification.
-    static Result<std::unique_ptr<IteratorReader>> open(const TimeMaps& maps, std::uint8_t kinds = 0xff);
+    // with_hidden: also what SnapshotRequest::hidden takes; EINVAL without maps.
+    static Result<std::unique_ptr<IteratorReader>> open(const TimeMaps& maps, std::uint8_t kinds = 0xff, bool with_hidden = false);
     ~IteratorReader();
     IteratorReader(const IteratorReader&) = delete;
     IteratorReader& operator=(const IteratorReader&) = delete;

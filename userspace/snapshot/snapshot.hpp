@@ -20,6 +20,7 @@ struct SnapshotRequest {
     std::vector<pid_t> pids;                 // empty: all processes
     bool deleted_only = false;               // only NameState::deleted and those in also_states; the iterators filter in the kernel
     std::uint16_t also_states = 0;           // with deleted_only: bit 1 << NameState, of gone, memfd, tmpfile, shm and silly
+    bool hidden = false;                     // with deleted_only and no pids: Snapshot::hidden, where tracking is armed
 
     [[nodiscard]] bool wants(RefKind kind) const { return (kinds & (1U << static_cast<unsigned>(kind))) != 0; }
     [[nodiscard]] bool wants(Field field) const { return (fields & field) != 0; }
@@ -53,6 +54,9 @@ struct Snapshot {
     StringTable strings;
     std::vector<Process> processes;     // ascending by pid
     std::vector<Reference> references;  // grouped by process, in no other order
+    // Descriptions of deleted files that no process shows, known from the maps of tracking only: in flight over a socket, fixed in an
+    // io_uring, held by the kernel itself. Of no process.
+    std::vector<Reference> hidden;
     SnapshotGaps gaps;
 
     [[nodiscard]] std::string_view text(StringId id) const { return strings.get(id); }
