@@ -115,6 +115,19 @@ expect_code 0 "an empty file"
 [ -f empty ] && [ ! -s empty ] || fail "an empty file"
 rm -f ./*
 
+# A program whose file is gone, through the process that runs it.
+cp "$(command -v sleep)" "$work/held/program"
+"$work/held/program" 300 &
+program=$!
+background+=("$program")
+until [ "$(readlink "/proc/$program/exe")" = "$work/held/program" ]; do sleep 0.01; done
+rm "$work/held/program"
+[ ! -e "$(readlink "/proc/$program/exe")" ] || fail "the text of a deleted program's link leads nowhere"
+run recover "$program" exe program
+expect_code 0 "a deleted program"
+cmp -s program "$(command -v sleep)" && [ -x program ] || fail "a deleted program comes back as it was"
+rm program
+
 for what in fifo named_fifo sock null directory; do
     run recover "$holder" "${!what}" refused
     expect_code 2 "$what is refused"

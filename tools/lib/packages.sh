@@ -6,7 +6,7 @@ BUILD_PACKAGES=(g++ cmake ninja-build pkg-config clang bpftool libbpf-dev libelf
   libspdlog-dev nlohmann-json3-dev libcli11-dev libexpected-dev catch2 libfuse3-dev
   libsqlite3-dev libsystemd-dev)
 
-TEST_PACKAGES=(jq sqlite3 lsof python3 util-linux procps fuse3 libclang-rt-14-dev valgrind)
+TEST_PACKAGES=(jq sqlite3 lsof python3 util-linux mount procps fuse3 libclang-rt-14-dev valgrind)
 
 # What tools/bench/bench measures fdspan beside, and with.
 BENCH_PACKAGES=(python3 procps lsof util-linux psmisc bpftrace libbpf-tools strace)
