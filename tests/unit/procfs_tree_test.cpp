@@ -245,3 +245,30 @@ TEST_CASE("only the files of what was asked for are opened") {
     CHECK(snapshot.references[0].ino == 0);
     CHECK(snapshot.references[0].opened == Interval{});
 }
+
+TEST_CASE("what NFS keeps under a name of its own is told from a live file and from a deleted one") {
+    for (const bool on_nfs : {true, false}) {
+        INFO("on nfs: " << on_nfs);
+        const FakeProc proc;
+        proc.process(5);
+        proc.file(".nfs0000000000c0ffee00000001", "still read by somebody");
+        const std::string path = proc.path(".nfs0000000000c0ffee00000001");
+        struct statx stx{};
+        REQUIRE(::statx(AT_FDCWD, path.c_str(), 0, STATX_INO | STATX_MNT_ID, &stx) == 0);
+        const std::string mount = std::to_string(stx.stx_mnt_id);
+        proc.link("5/fd/4", path);
+        proc.file("5/fdinfo/4", "pos:\t0\nflags:\t0100000\nmnt_id:\t" + mount + "\nino:\t" + std::to_string(stx.stx_ino) + "\n");
+        proc.link("5/root", "/");
+        proc.file("5/mountinfo", mount + " 1 0:50 / / rw - " + (on_nfs ? "nfs4" : "ext4") + " source rw\n");
+        SnapshotRequest request;
+        request.kinds = 1U << static_cast<unsigned>(RefKind::fd);
+        const Snapshot all = read(proc, request);
+        REQUIRE(all.references.size() == 2);
+        CHECK(to_string(all.references[1].name) == to_string(on_nfs ? NameState::silly : NameState::named));
+        // It is one of the deleted files where somebody asks for that.
+        request.deleted_only = true;
+        CHECK(read(proc, request).references.empty());
+        request.also_states = 1U << static_cast<unsigned>(NameState::silly);
+        CHECK(read(proc, request).references.size() == (on_nfs ? 1U : 0U));
+    }
+}
