@@ -115,6 +115,32 @@ expect_code 0 "an empty file"
 [ -f empty ] && [ ! -s empty ] || fail "an empty file"
 rm -f ./*
 
+# A descriptor that only a thread has.
+run_holder=$holder
+start_holder "
+import ctypes, os, threading
+def own():
+    assert ctypes.CDLL(None).unshare(0x400) == 0
+    fd = os.open('$work/held/of-thread', os.O_RDWR | os.O_CREAT); os.write(fd, b'of a thread'); os.unlink('$work/held/of-thread')
+    open('$work/thread', 'w').write(f'{threading.get_native_id()} {fd}')
+    ready.set()
+    threading.Event().wait()
+ready = threading.Event()
+threading.Thread(target=own, daemon=True).start()
+ready.wait()
+"
+read -r tid fd <"$work/thread"
+run recover --tid "$tid" "$holder" "$fd" of-thread
+expect_code 0 "--tid"
+[ "$(cat of-thread)" = 'of a thread' ] || fail "a descriptor that only a thread has"
+rm of-thread
+run recover --inode "$(timeout 60 "$FDSPAN" deleted -p "$holder" --json | jq -r '.files[0] | "\(.dev):\(.ino)"')" of-thread
+[ "$(cat of-thread)" = 'of a thread' ] || fail "--inode finds what only a thread has"
+rm of-thread
+run recover "$holder" "$fd" of-thread
+expect_code 1 "the process's own table has no such descriptor"
+holder=$run_holder
+
 # A program whose file is gone, through the process that runs it.
 cp "$(command -v sleep)" "$work/held/program"
 "$work/held/program" 300 &
