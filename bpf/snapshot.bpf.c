@@ -736,7 +736,8 @@ __noinline int fdspan_fill_description(__u64 task, __u64 file, __u32 backing)
 	if (description) {
 		row->description_earliest_ns = description->opened_earliest_ns;
 		row->description_latest_ns = description->opened_latest_ns;
-		row->description_id = description->id;
+		if (description->id)
+			row->description_id = description->id;
 	}
 	return 0;
 }

@@ -453,7 +453,8 @@ static __always_inline void fdspan_begins(struct fdspan_settings *with, struct f
 		struct fdspan_description begun = {
 			.opened_earliest_ns = now,
 			.opened_latest_ns = now,
-			.id = fdspan_hide(with, file),
+			/* Who reads the map without news knows how to make it. */
+			.id = with->emit ? fdspan_hide(with, file) : 0,
 			.inode = inode,
 			.table = table,
 			.fd = fd,
@@ -471,7 +472,7 @@ static __always_inline void fdspan_begins(struct fdspan_settings *with, struct f
 		if (bpf_map_update_elem(&descriptors, &key, &begun, BPF_ANY))
 			FDSPAN_COUNT(descriptor_full);
 		if (shared) {
-			id = shared->id;
+			id = shared->id ?: fdspan_hide(with, file);
 			earliest = shared->opened_earliest_ns;
 			latest = shared->opened_latest_ns;
 			/* Back in its first slot, which close-on-exec had emptied: it is not the first descriptor. */
@@ -594,9 +595,11 @@ static __always_inline void fdspan_closing(__s32 fd)
 {
 	struct files_struct *files = ((struct task_struct *)bpf_get_current_task_btf())->files;
 	__u64 file = fdspan_slot(files, fd);
+	struct fdspan_settings *with = fdspan_settings_get();
 
-	if (file)
-		fdspan_slot_ends((__u64)files, fd, file, bpf_ktime_get_boot_ns(), FDSPAN_NEWS_CLOSED);
+	/* Only news say when. */
+	if (file && with)
+		fdspan_slot_ends((__u64)files, fd, file, with->emit ? bpf_ktime_get_boot_ns() : 0, FDSPAN_NEWS_CLOSED);
 }
 
 /* Every descriptor of a table in [first, last]. */

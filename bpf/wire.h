@@ -34,7 +34,7 @@ typedef __u64 fdspan_u64;
 struct fdspan_description {
 	fdspan_u64 opened_earliest_ns; /* == opened_latest_ns when stamped as it happened; 0: no lower bound */
 	fdspan_u64 opened_latest_ns;
-	fdspan_u64 id;    /* the pointer under a keyed permutation; what user space sees */
+	fdspan_u64 id;    /* the pointer under a keyed permutation; what user space sees. 0: made when it is asked for */
 	fdspan_u64 inode; /* struct inode *: tells a reused struct file from the one that was stamped */
 	fdspan_u64 table; /* files_struct * of the first descriptor while that one is open, else 0 */
 	fdspan_s32 fd;    /* the first descriptor */

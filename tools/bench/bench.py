@@ -148,6 +148,7 @@ class Bench:
         self.fdspan = os.path.join(options.bin, "fdspan")
         self.load = os.path.join(options.bin, "fdspan-bench-load")
         self.failures = []
+        self.traces_with = None
 
     def lasting(self, name):
         """A peer's path, or None when it is not to be measured."""
@@ -305,11 +306,23 @@ class Bench:
             finally:
                 subprocess.run([self.fdspan, "disarm"], capture_output=True, check=True)
 
+    def backend(self):
+        """The best that this machine can trace with, which `watch --json` says in its first line."""
+        if self.traces_with is None:
+            done = subprocess.run([self.fdspan, "watch", "--json", "--timeout", "1s", "--event", "lost"], capture_output=True, text=True, check=False)
+            if not done.stdout:
+                raise Failed(f"watch: {done.stderr.strip()}")
+            self.traces_with = json.loads(done.stdout.splitlines()[0])["backend"]
+            if self.traces_with == "procfs":
+                raise Failed(f"watch can't trace here: {done.stderr.strip()}")
+        return self.traces_with
+
     @contextlib.contextmanager
     def watched(self, *arguments):
         # --interval: no correcting snapshot falls into a measurement.
+        # --backend: one that only polled would cost nothing and see nothing.
         with tempfile.TemporaryFile() as errors, background(
-                [self.fdspan, "watch", "--json", "--interval", "1h", *arguments], stdout=subprocess.DEVNULL, stderr=errors) as process:
+                [self.fdspan, "watch", "--json", "--interval", "1h", "--backend", self.backend(), *arguments], stdout=subprocess.DEVNULL, stderr=errors) as process:
             # It opens its timer last, and then sleeps until something happens.
             for _ in range(400):
                 with contextlib.suppress(OSError):

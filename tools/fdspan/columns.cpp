@@ -34,13 +34,11 @@ void key(std::string& out, std::string_view name) {
     out += "\":";
 }
 void json_number(std::string& out, std::string_view name, Number value) {
-    key(out, name);
-    if (value) {
-        append_number(out, static_cast<unsigned long long>(*value));
-    } else {
-        out += "null";
-    }
-    out += ',';
+    Piece<64> piece;
+    piece.add("\"").add(name).add("\":");
+    if (value) piece.add(static_cast<unsigned long long>(*value)).add(",");
+    else piece.add("null,");
+    out += piece.text();
 }
 void json_text_or_null(std::string& out, std::string_view name, std::string_view bytes) {
     if (!bytes.empty()) {
@@ -134,9 +132,9 @@ void append_protection(std::string& out, std::uint32_t flags) {
 }
 
 void append_id(std::string& out, std::uint64_t id) {
-    std::array<char, 24> shown{};
-    std::snprintf(shown.data(), shown.size(), "%016llx", static_cast<unsigned long long>(id));
-    out += shown.data();
+    std::array<char, 16> digits{};
+    for (std::size_t at = digits.size(); at > 0; id >>= 4U) digits[--at] = "0123456789abcdef"[id & 15U];
+    out.append(digits.data(), digits.size());
 }
 
 std::string outside(Row row) {
@@ -408,11 +406,13 @@ void WallClockText::append(std::string& out, std::uint64_t boottime_ns) {
         entry.second = second;
         std::memcpy(entry.text.data(), whole.data(), 19);
     }
-    out.append(entry.text.data(), 19);
-    std::array<char, 11> fraction{'.', '0', '0', '0', '0', '0', '0', '0', '0', '0', 'Z'};
+    std::array<char, 30> text{};
+    std::memcpy(text.data(), entry.text.data(), 19);
+    text[19] = '.';
     auto rest = static_cast<std::uint32_t>(realtime % ns_per_s);
-    for (std::size_t digit = 9; digit > 0; --digit, rest /= 10) fraction[digit] = static_cast<char>('0' + rest % 10);
-    out.append(fraction.data(), fraction.size());
+    for (std::size_t digit = 28; digit > 19; --digit, rest /= 10) text[digit] = static_cast<char>('0' + rest % 10);
+    text[29] = 'Z';
+    out.append(text.data(), text.size());
 }
 
 void WallClockText::append_json(std::string& out, const Interval& moment) {
@@ -420,26 +420,40 @@ void WallClockText::append_json(std::string& out, const Interval& moment) {
         out += "null";
         return;
     }
+    Shown& shown = shown_[(moment.latest_ns ^ moment.earliest_ns >> 7U) % shown_.size()];
+    if (shown.text.empty() || shown.moment != moment) {
+        shown.moment = moment;
+        shown.text.clear();
+        make_json(shown.text, moment);
+    }
+    out += shown.text;
+}
+
+void WallClockText::make_json(std::string& out, const Interval& moment) {
     const bool has_earliest = moment.is_exact() || moment.has_earliest();
     out += moment.is_exact() ? "{\"source\":\"kernel\",\"earliest\":" : "{\"source\":\"bounded\",\"earliest\":";
+    const std::size_t earliest_at = out.size();
     if (has_earliest) {
         out += '"';
         append(out, moment.earliest_ns);
+        out += "\",\"latest\":";
+    } else {
+        out += "null,\"latest\":";
+    }
+    if (moment.is_exact()) {
+        // The same again, without what stands behind it.
+        out.append(out, earliest_at, out.size() - earliest_at - std::string_view(",\"latest\":").size());
+    } else {
         out += '"';
-    } else {
-        out += "null";
+        append(out, moment.latest_ns);
+        out += '"';
     }
-    out += ",\"latest\":\"";
-    append(out, moment.latest_ns);
-    out += "\",\"earliest_boottime_ns\":";
-    if (has_earliest) {
-        append_number(out, static_cast<unsigned long long>(moment.earliest_ns));
-    } else {
-        out += "null";
-    }
-    out += ",\"latest_boottime_ns\":";
-    append_number(out, static_cast<unsigned long long>(moment.latest_ns));
-    out += '}';
+    Piece<128> piece;
+    piece.add(",\"earliest_boottime_ns\":");
+    if (has_earliest) piece.add(static_cast<unsigned long long>(moment.earliest_ns));
+    else piece.add("null");
+    piece.add(",\"latest_boottime_ns\":").add(static_cast<unsigned long long>(moment.latest_ns)).add("}");
+    out += piece.text();
 }
 
 void WallClockText::append_text(std::string& out, const Interval& moment) {

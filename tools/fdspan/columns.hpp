@@ -33,8 +33,15 @@ private:
         std::int64_t second = -1;
         std::array<char, 20> text{};  // "2026-11-21T23:35:08"
     };
+    // An event says the same moment several times, and a process the same beginning in every row.
+    struct Shown {
+        Interval moment;
+        std::string text;
+    };
+    void make_json(std::string& out, const Interval& moment);
     WallClock clock_;
     std::array<Second, 64> seen_;
+    std::array<Shown, 64> shown_;
 };
 
 // "1.5K", "20M"; below 1024 the number itself.

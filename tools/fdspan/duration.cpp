@@ -23,9 +23,6 @@ constexpr std::uint64_t week = 7 * day;
 
 constexpr std::array<Unit, 8> parsed_units{
     {{"w", week}, {"d", day}, {"h", hour}, {"m", minute}, {"s", second}, {"ms", ms}, {"us", us}, {"ns", 1}}};
-// Each is shown alone or with the next one behind it.
-constexpr std::array<Unit, 4> shown_units{{{"d", day}, {"h", hour}, {"m", minute}, {"s", second}}};
-
 tl::unexpected<Error> bad_duration(std::string_view text, std::string_view why) {
     return fail(EINVAL, "\"" + std::string(text) + "\" is not a duration: " + std::string(why));
 }
@@ -82,17 +79,20 @@ void append_duration(std::string& out, std::uint64_t duration_ns, Rounding round
         const std::uint64_t count = divide(duration_ns, ms);
         if (count < 1'000) return append(count, "ms");
     }
-    // The smaller unit shown is rounded first, so that a carry ("59m60s") lands in the larger.
-    for (std::size_t at = 0; at < shown_units.size(); ++at) {
-        const bool last = at + 1 == shown_units.size();
-        const std::uint64_t small = last ? shown_units[at].ns : shown_units[at + 1].ns;
-        const std::uint64_t rounded = divide(duration_ns, small) * small;
-        if (rounded < shown_units[at].ns) continue;
-        append(rounded / shown_units[at].ns, shown_units[at].name);
-        if (const std::uint64_t rest = rounded % shown_units[at].ns; !last && rest != 0) append(rest / small, shown_units[at + 1].name);
+    // The smaller unit shown is rounded first, so that a carry ("59m60s") lands in the larger. Constants, because dividing by one is cheap.
+    const auto appended = [&]<std::uint64_t large, std::uint64_t small>(std::string_view large_name, std::string_view small_name) {
+        const std::uint64_t count = divide(duration_ns, small);
+        constexpr std::uint64_t ratio = large / small;
+        if (count < ratio) return false;
+        append(count / ratio, large_name);
+        if (count % ratio != 0) append(count % ratio, small_name);
+        return true;
+    };
+    if (appended.template operator()<day, hour>("d", "h") || appended.template operator()<hour, minute>("h", "m") ||
+        appended.template operator()<minute, second>("m", "s")) {
         return;
     }
-    append(0, "s");
+    append(divide(duration_ns, second), "s");
 }
 
 std::string format_duration(std::uint64_t duration_ns, Rounding rounding) {

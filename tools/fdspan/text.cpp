@@ -256,14 +256,13 @@ void append_json_string(std::string& out, std::string_view bytes) {
 }
 
 void append_json_text(std::string& out, std::string_view key, std::string_view bytes) {
-    out += '"';
-    out += key;
-    if (is_plain_ascii(bytes)) {
-        out += "\":\"";
-        out += bytes;
-        out += "\",";
+    if (key.size() + bytes.size() <= 200 && is_plain_ascii(bytes)) {
+        Piece<208> piece;
+        out += piece.add("\"").add(key).add("\":\"").add(bytes).add("\",").text();
         return;
     }
+    out += '"';
+    out += key;
     out += "\":";
     append_json_string(out, bytes);
     out += ',';
@@ -290,9 +289,8 @@ void append_base64(std::string& out, std::string_view bytes) {
 }
 
 void append_number(std::string& out, unsigned long long value) {
-    std::array<char, 24> digits{};
-    const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr;
-    out.append(digits.data(), static_cast<std::size_t>(end - digits.data()));
+    Piece<24> digits;
+    out += digits.add(value).text();
 }
 
 void append_number(std::string& out, long long value) {

@@ -1,7 +1,10 @@
 // Names from the system are data: what happens to their bytes before they reach a terminal, a pipe or a JSON document.
 #pragma once
 
+#include <array>
+#include <charconv>
 #include <cstddef>
+#include <cstring>
 #include <string>
 #include <string_view>
 
@@ -32,6 +35,30 @@ void append_json_string(std::string& out, std::string_view bytes);
 void append_json_text(std::string& out, std::string_view key, std::string_view bytes);
 
 void append_base64(std::string& out, std::string_view bytes);
+
+// A short text put together beside the string it goes to: one append to that instead of many.
+template <std::size_t capacity>
+class Piece {
+public:
+    // What does not fit is cut: capacity is for the caller to choose.
+    Piece& add(std::string_view text) {
+        const std::size_t bytes = text.size() < room() ? text.size() : room();
+        std::memcpy(end_, text.data(), bytes);
+        end_ += bytes;
+        return *this;
+    }
+    Piece& add(unsigned long long value) {
+        // A 32-bit division costs half.
+        end_ = value <= 0xffffffffULL ? std::to_chars(end_, bytes_.end(), static_cast<unsigned>(value)).ptr : std::to_chars(end_, bytes_.end(), value).ptr;
+        return *this;
+    }
+    [[nodiscard]] std::string_view text() const { return {bytes_.data(), static_cast<std::size_t>(end_ - bytes_.data())}; }
+
+private:
+    [[nodiscard]] std::size_t room() const { return static_cast<std::size_t>(bytes_.data() + capacity - end_); }
+    std::array<char, capacity> bytes_;
+    char* end_ = bytes_.data();
+};
 
 void append_number(std::string& out, unsigned long long value);
 void append_number(std::string& out, long long value);
