@@ -1,6 +1,6 @@
 #!/bin/bash
 # How many instructions one record or one line costs (callgrind), against what tests/speed/instructions.txt says. A count that grew
-# by more than a twentieth fails; one that shrank so much is to be written down: instructions.sh --update
+# by more than a tenth fails; one that shrank so much is to be written down: instructions.sh --update
 # Counts belong to a compiler: where another one builds, they say nothing and the test is skipped.
 set -u
 : "${BIN:?folder of the helper programs}" "${SOURCE_DIR:?}"
@@ -37,7 +37,7 @@ awk '
     NR == FNR { if ($1 != "#" && $1 != "compiler") wanted[$1] = $2; next }
     !($1 in wanted) { printf "FAILED: %s has no figure: %s\n", $1, $2; failed = 1; next }
     { seen[$1] = 1; change = 100 * ($2 / wanted[$1] - 1); printf "%-24s %9.1f instructions, %+.1f %%\n", $1, $2, change }
-    change > 5 { printf "FAILED: %s costs %.1f instructions instead of %.1f\n", $1, $2, wanted[$1]; failed = 1 }
-    change < -5 { printf "FAILED: %s became cheaper, %.1f instructions instead of %.1f: write that down\n", $1, $2, wanted[$1]; failed = 1 }
+    change > 10 { printf "FAILED: %s costs %.1f instructions instead of %.1f\n", $1, $2, wanted[$1]; failed = 1 }
+    change < -10 { printf "FAILED: %s became cheaper, %.1f instructions instead of %.1f: write that down\n", $1, $2, wanted[$1]; failed = 1 }
     END { for (part in wanted) if (!(part in seen)) { printf "FAILED: %s is not counted any more\n", part; failed = 1 } exit failed }
 ' "$figures" "$work/now"

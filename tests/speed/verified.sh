@@ -43,8 +43,8 @@ awk -v kernel="$kernel" '
     NR == FNR { if ($1 == kernel) wanted[$2] = $3; next }
     !($1 in wanted) { printf "FAILED: %s has no figure: %s\n", $1, $2; failed = 1; next }
     { seen[$1] = 1; change = 100 * ($2 / wanted[$1] - 1); total += $2 }
-    change > 10 { printf "FAILED: %s: the verifier walks %d instructions instead of %d\n", $1, $2, wanted[$1]; failed = 1 }
-    change < -10 { printf "FAILED: %s became cheaper, %d instructions instead of %d: write that down\n", $1, $2, wanted[$1]; failed = 1 }
+    change > 25 { printf "FAILED: %s: the verifier walks %d instructions instead of %d\n", $1, $2, wanted[$1]; failed = 1 }
+    change < -25 { printf "FAILED: %s became cheaper, %d instructions instead of %d: write that down\n", $1, $2, wanted[$1]; failed = 1 }
     END {
         for (name in wanted) if (!(name in seen)) { printf "FAILED: %s is not loaded any more\n", name; failed = 1 }
         printf "%d instructions in all\n", total
