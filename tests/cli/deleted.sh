@@ -27,7 +27,8 @@ def make(name, data=b'x' * 10000):
     fd = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
     os.write(fd, data)
     return fd
-twice = make('twice', b'x' * 100000); os.dup(twice); os.unlink('twice')
+twice = make('twice', b'x' * 100000); copy = os.dup(twice); os.unlink('twice')
+open('$work/numbers', 'w').write(f'twice={twice} copy={copy}')
 sparse = make('sparse', b'x'); os.truncate(sparse, 10 << 30); os.unlink('sparse')
 mapped = make('mapped'); memory = mmap.mmap(mapped, 5000, mmap.MAP_PRIVATE, mmap.PROT_READ)
 os.unlink('mapped')
@@ -44,9 +45,12 @@ nothing = mmap.mmap(-1, 4096)
 after=$(date +%s%N)
 second=$holder
 chmod 755 "$work"
-sleep 60 <"/proc/$holder/fd/3" &
+. "$work/numbers"
+# shellcheck disable=SC2154 # twice and copy: descriptors of the process above
+sleep 60 <"/proc/$holder/fd/$twice" &
 background+=($!)
 sleeper=$!
+until [ "$(cat "/proc/$sleeper/comm")" = sleep ]; do sleep 0.01; done
 
 check_json() { # BACKEND…
     run deleted -p "$holder,$sleeper" --json "$@"
@@ -70,7 +74,7 @@ run deleted -p "$holder"
 expect_code 0 "a table"
 [ "$(wc -l <"$work/out")" -eq 9 ] || fail "seven files, a heading and a total: $(cat "$work/out")"
 LC_ALL=C grep -q '[^ -~]' "$work/out" && fail "a table is harmless on a terminal"
-grep -qE '^ *102400 +(>= |[0-9a-z]+\.\.)[0-9a-z]+ python3\[[0-9]+\] fd 3,4 +'"$work"'/held/twice \(deleted\)$' "$work/out" || fail "a row: $(cat "$work/out")"
+grep -qE '^ *102400 +(>= |[0-9a-z]+\.\.)[0-9a-z]+ python3\[[0-9]+\] fd '"$twice,$copy"' +'"$work"'/held/twice \(deleted\)$' "$work/out" || fail "a row: $(cat "$work/out")"
 tail -1 "$work/out" | grep -qE '^[0-9]+ bytes in 7 files held by 1 process$' || fail "the total: $(tail -1 "$work/out")"
 run deleted -p "$holder" --noheadings --human --limit 1
 [ "$(wc -l <"$work/out")" -eq 1 ] && grep -q '^100K ' "$work/out" || fail "--noheadings --human --limit: $(cat "$work/out")"
@@ -102,7 +106,7 @@ run deleted -p "$holder" --explain "$work/held/twice"
 expect_code 0 "--explain"
 bash -c "cd $work && $(grep -m1 '^cp ' "$work/out")" && [ "$(stat -c %s "$work/twice")" -eq 100000 ] || fail "the command of --explain copies the file"
 bash -c "$(grep '^truncate ' "$work/out")"
-[ "$(stat -L -c %s "/proc/$holder/fd/3")" -eq 0 ] || fail "the command of --explain gives the space back"
+[ "$(stat -L -c %s "/proc/$holder/fd/$twice")" -eq 0 ] || fail "the command of --explain gives the space back"
 
 # Loop devices: no process shows what they hold.
 if [ "$(id -u)" -eq 0 ] && losetup -f >/dev/null 2>&1; then
