@@ -169,6 +169,12 @@ class Bench:
                     results[name] = None
         return {name: result for name, result in results.items() if result}
 
+    @staticmethod
+    def require(results, *names):
+        for name in names:
+            if name not in results:
+                raise Failed(f"without a figure of {name} there is nothing to compare")
+
     # ---- start ----
 
     def start(self):
@@ -186,6 +192,7 @@ class Bench:
         if self.lasting("lsfd"):
             commands["lsfd"] = ["lsfd"]
         results = self.rounds(commands, lambda command: run_timed(command, (0, 3)))
+        self.require(results, "fdspan ls")
         base = [wall for wall, _, _ in results["fdspan ls"]]
         for name, result in results.items():
             walls = [wall * 1000 for wall, _, _ in result]
@@ -255,6 +262,7 @@ class Bench:
             commands.update({name: command for name, command in peers.items() if self.lasting(command[0])})
             results = self.rounds(commands, lambda command: run_timed(command, (0, 1, 3)))
 
+        self.require(results, "fdspan ls", "fdspan ls --json")
         references = {"fdspan ls --deleted": "lsof +L1", "fdspan deleted": "lsof +L1", "fdspan ls -p (one process)": "lsof -p (one process)"}
         goals = {"fdspan ls": 20, "fdspan ls --backend procfs": 4, "fdspan deleted": 40}
         for name, result in results.items():
