@@ -64,13 +64,14 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 		return 0;                                                                                              \
 	}
 
-#define FDSPAN_HOOK2(name, function, handler)                                                                          \
+#define FDSPAN_HOOK2(name, function, handler) FDSPAN_HOOK2_OF(name, function, handler, FDSPAN_ENTER)
+#define FDSPAN_HOOK2_OF(name, function, handler, enter)                                                                \
 	SEC("fentry/" #function)                                                                                       \
 	int fdspan_at_##name(void *ctx)                                                                                   \
 	{                                                                                                              \
 		__u64 a0 = 0, a1 = 0;                                                                                  \
                                                                                                                        \
-		FDSPAN_ENTER(ctx);                                                                                     \
+		enter(ctx);                                                                                            \
 		bpf_get_func_arg(ctx, 0, &a0);                                                                         \
 		bpf_get_func_arg(ctx, 1, &a1);                                                                         \
 		handler(a0, a1);                                                                                       \
@@ -79,7 +80,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 	SEC("kprobe/" #function)                                                                                       \
 	int fdspan_at_##name##_kprobe(struct pt_regs *ctx)                                                                \
 	{                                                                                                              \
-		FDSPAN_ENTER(ctx);                                                                                     \
+		enter(ctx);                                                                                            \
 		handler(FDSPAN_PARAMETER0(ctx), FDSPAN_PARAMETER1(ctx));                                               \
 		return 0;                                                                                              \
 	}
@@ -228,7 +229,7 @@ static __always_inline void fdspan_handle_last_put(__u64 file)
 }
 FDSPAN_HOOK1_OF(last_put, __fput, fdspan_handle_last_put, 0, FDSPAN_ENTER_ANYBODY)
 
-/* ---- names that are taken away ---- */
+/* ---- names that are taken away: by anybody, of files that may be open in a process in scope ---- */
 
 #define S_IFMT 0170000
 #define S_IFDIR 0040000
@@ -292,7 +293,7 @@ static __always_inline void fdspan_handle_deleted(__u64 dentry)
 	if (fdspan_may_be_held(dentry, inode, 1, directory ? 2 : 3))
 		fdspan_send_removal(directory ? FDSPAN_UNLINK_RMDIR : FDSPAN_UNLINK_UNLINK, dentry, inode);
 }
-FDSPAN_HOOK1(deleted, d_delete, fdspan_handle_deleted, 0)
+FDSPAN_HOOK1_OF(deleted, d_delete, fdspan_handle_deleted, 0, FDSPAN_ENTER_ANYBODY)
 
 /* Looked up for the rename, and cached: with no other reference nobody has it, or anything below it. */
 static __always_inline void fdspan_moved(__u64 dentry)
@@ -312,14 +313,14 @@ static __always_inline void fdspan_handle_move(__u64 dentry, __u64 target)
 		fdspan_send_removal(FDSPAN_UNLINK_RENAME, target, inode);
 	fdspan_moved(dentry);
 }
-FDSPAN_HOOK2(moved, d_move, fdspan_handle_move)
+FDSPAN_HOOK2_OF(moved, d_move, fdspan_handle_move, FDSPAN_ENTER_ANYBODY)
 
 static __always_inline void fdspan_handle_exchange(__u64 dentry, __u64 other)
 {
 	fdspan_moved(dentry);
 	fdspan_moved(other);
 }
-FDSPAN_HOOK2(exchanged, d_exchange, fdspan_handle_exchange)
+FDSPAN_HOOK2_OF(exchanged, d_exchange, fdspan_handle_exchange, FDSPAN_ENTER_ANYBODY)
 
 /* ---- tables ---- */
 

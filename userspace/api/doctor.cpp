@@ -22,6 +22,8 @@
 #include <probe.skel.h>
 
 #include "base/unique_fd.hpp"
+#include "kernel/bpf_object.hpp"
+#include "kernel/tracking.hpp"
 #include "snapshot/snapshot.hpp"
 
 namespace fdspan {
@@ -80,6 +82,7 @@ struct ProbeObject {
 
 // `make_happen` causes the event once; it gets the link for iterators, which are read rather than hit.
 ProbeResult try_program(const char* name, const std::function<void(bpf_link*)>& make_happen) {
+    if (const auto may = may_load_programs(); !may) return {Step::load, may.error().code};
     ProbeObject object;
     object.skeleton = fdspan_probe_bpf__open();
     if (object.skeleton == nullptr) return {Step::open, errno};
@@ -272,12 +275,16 @@ void Examination::try_programs() {
     const ProbeResult tp_btf = try_program("fdspan_probe_tp_btf", make_task);
     add("tp_btf", "typed tracepoints (tp_btf)", tp_btf.works(), tp_btf.detail(), why_refused(tp_btf, "needs a kernel with BTF"));
 
-    const ProbeResult fentry = try_program("fdspan_probe_fentry", install_descriptor);
+    // Asked first without libbpf, which writes to stderr when it is refused.
+    const auto trampoline = try_trampoline();
+    const ProbeResult fentry = trampoline ? try_program("fdspan_probe_fentry", install_descriptor)
+                                          : ProbeResult{trampoline.error().message.starts_with("attach") ? Step::attach : Step::load, trampoline.error().code};
     add("fentry", "BPF trampolines (fentry)", fentry.works(), fentry.detail(),
         why_refused(fentry, "this kernel has no BPF trampolines for anybody; one with CONFIG_BPF_JIT=y, CONFIG_FUNCTION_TRACER=y and "
                             "CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS=y does"));
 
-    const ProbeResult kprobe = try_program("fdspan_probe_kprobe", install_descriptor);
+    const auto kprobes = try_kprobe();
+    const ProbeResult kprobe = kprobes ? try_program("fdspan_probe_kprobe", install_descriptor) : ProbeResult{Step::attach, kprobes.error().code};
     add("kprobes", "kprobes", kprobe.works(), kprobe.detail(),
         why_refused(kprobe, "needs a kernel with CONFIG_KPROBES=y and CONFIG_KPROBE_EVENTS=y"));
 }

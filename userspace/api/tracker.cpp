@@ -241,6 +241,8 @@ Result<void> Tracker::State::open_bpf(Backend wanted) {
     auto own_reader = IteratorReader::open(tracking->maps());
     if (!own_reader) return tl::unexpected(own_reader.error());
     reader = std::move(*own_reader);
+    // The host may drop its privileges as soon as it has its tracker.
+    if (auto done = reader->prepare_sweep(); !done) return done;
     if (auto done = open_poll(); !done) return done;
     if (auto done = find_trees(); !done) return done;
     auto who = members();
@@ -532,6 +534,10 @@ Tracker::Tracker(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Tracker::~Tracker() = default;
 
 Result<std::unique_ptr<Tracker>> Tracker::open(const TrackerOptions& options) {
+    // A mistake of the caller's is no reason to fall back to another backend.
+    for (const std::string& cgroup : options.scope.cgroups) {
+        if (auto id = cgroup_id(cgroup); !id) return tl::unexpected(id.error());
+    }
     auto state = std::make_unique<State>();
     state->options = options;
 

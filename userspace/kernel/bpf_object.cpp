@@ -1,17 +1,29 @@
 #include "kernel/bpf_object.hpp"
 
+#include <unistd.h>
+
 #include <cstring>
+
+#include "base/unique_fd.hpp"
 
 namespace fdspan {
 
+Result<void> may_load_programs() {
+    const bpf_insn instructions[] = {
+        {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .src_reg = 0, .off = 0, .imm = 0},
+        {.code = BPF_JMP | BPF_EXIT, .dst_reg = 0, .src_reg = 0, .off = 0, .imm = 0},
+    };
+    const UniqueFd program(bpf_prog_load(BPF_PROG_TYPE_TRACEPOINT, "fdspan_may", "GPL", instructions, std::size(instructions), nullptr));
+    if (program.valid()) return {};
+    if (errno == EPERM) return fail(EPERM, "loading BPF programs is not permitted (needs CAP_BPF and CAP_PERFMON, and no lockdown)");
+    return fail_errno(errno, "load a BPF program");
+}
+
 Result<Btf> load_kernel_btf() {
+    if (::access("/sys/kernel/btf/vmlinux", F_OK) != 0) return fail(ENOENT, "this kernel has no BTF (built without CONFIG_DEBUG_INFO_BTF)");
     btf* const types = btf__load_vmlinux_btf();
     if (types == nullptr) {
-        const int code = errno;
-        if (code == ENOENT || code == ESRCH) {
-            return fail(code, "this kernel has no BTF (built without CONFIG_DEBUG_INFO_BTF)");
-        }
-        return fail_errno(code, "read the kernel's BTF");
+        return fail_errno(errno, "read the kernel's BTF");
     }
     return Btf(types);
 }

@@ -30,6 +30,9 @@ using Btf = std::unique_ptr<btf, BtfDeleter>;
 // The running kernel's types. ENOENT: the kernel has no BTF (CONFIG_DEBUG_INFO_BTF).
 [[nodiscard]] Result<Btf> load_kernel_btf();
 
+// Whether BPF programs may be loaded at all, asked without libbpf's loader: that writes its complaint to the host's stderr.
+[[nodiscard]] Result<void> may_load_programs();
+
 [[nodiscard]] bool btf_has_function(const btf& types, const char* name);
 // A tracepoint that tp_btf programs can attach to: its typedef btf_trace_NAME.
 [[nodiscard]] bool btf_has_tracepoint(const btf& types, const char* name);

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -118,11 +119,16 @@ bool make_close_range() {
 // In a thread, which gets a table of its own and takes it along as it ends.
 bool make_unshare() {
     bool done = false;
+    // No signal of the host's may be handled in it.
+    sigset_t all, before;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
         std::thread([&done] { done = ::unshare(CLONE_FILES) == 0; }).join();
     } catch (const std::system_error&) {
-        return false;  // no thread to be had
+        done = false;  // no thread to be had
     }
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
     return done;
 }
 

@@ -673,6 +673,7 @@ Result<std::unique_ptr<IteratorReader>> IteratorReader::open(const TimeMaps& map
     try {
         auto state = std::make_unique<State>();
         state->maps = maps;
+        if (auto may = may_load_programs(); !may) return tl::unexpected<Error>(load_error(may.error().code));
         state->kinds = kinds;
         auto types = KernelTypes::create();
         if (!types) return tl::unexpected<Error>(types.error());
@@ -776,18 +777,23 @@ Result<Snapshot> IteratorReader::read(const SnapshotRequest& request, bool censu
     }
 }
 
+Result<void> IteratorReader::prepare_sweep() {
+    State& state = *state_;
+    if (state.sweeper) return {};
+    SweepSkeleton sweeper(fdspan_sweep_bpf__open());
+    if (!sweeper) return tl::unexpected<Error>(load_error(errno));
+    if (auto shared = share_maps(*sweeper, state.maps); !shared) return tl::unexpected<Error>(shared.error());
+    if (const int error = fdspan_sweep_bpf__load(sweeper.get()); error != 0) return tl::unexpected<Error>(load_error(-error));
+    state.sweeper = std::move(sweeper);
+    return {};
+}
+
 Result<SweepResult> IteratorReader::sweep() {
     // A break of an iterator inside a bucket may hide an entry from one round; what is left then is found by the next.
     constexpr int rounds_max = 8;
     State& state = *state_;
     if (!state.maps.present()) return fail(ENOTSUP, "a sweep needs the maps of the tracking");
-    if (!state.sweeper) {
-        SweepSkeleton sweeper(fdspan_sweep_bpf__open());
-        if (!sweeper) return tl::unexpected<Error>(load_error(errno));
-        if (auto shared = share_maps(*sweeper, state.maps); !shared) return tl::unexpected<Error>(shared.error());
-        if (const int error = fdspan_sweep_bpf__load(sweeper.get()); error != 0) return tl::unexpected<Error>(load_error(-error));
-        state.sweeper = std::move(sweeper);
-    }
+    if (auto ready = prepare_sweep(); !ready) return tl::unexpected<Error>(ready.error());
     const auto& programs = state.sweeper->progs;
     const auto& maps = state.sweeper->maps;
     const std::array<std::pair<const bpf_program*, const bpf_map*>, 4> walks{{{programs.fdspan_sweep_descriptions, maps.descriptions},

@@ -42,6 +42,9 @@ public:
     // Fails with ENOTSUP for a census without maps.
     [[nodiscard]] Result<Snapshot> read(const SnapshotRequest& request, bool census = false);
 
+    // Loads what sweep() needs, which it does by itself the first time: for callers who give up their privileges.
+    [[nodiscard]] Result<void> prepare_sweep();
+
     // Deletes from the maps what speaks of dead objects and is older than this call: descriptions whose struct file is dead or another
     // file's by now, tables that no task has, descriptors that hold another file. What only might be dead is kept: a leftover entry
     // is never taken as evidence (bpf/maps.bpf.h), a missing one costs an exact time. ENOTSUP without maps.

@@ -2,8 +2,10 @@
 
 #include <fcntl.h>
 #include <linux/limits.h>
+#include <linux/perf_event.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -24,9 +26,59 @@ namespace {
 
 constexpr std::uint64_t watermark_share = 4;  // wake the reader when the ring is filled to one part in four
 
+// Not access(2): that looks with the real user's eyes, and without capabilities.
+bool is_there(const std::string& path) { return ::faccessat(AT_FDCWD, path.c_str(), F_OK, AT_EACCESS) == 0; }
+
+Result<std::uint64_t> read_number(const std::string& path) {
+    std::ifstream file(path);
+    std::uint64_t number = 0;
+    if (file >> number) return number;
+    return fail(EACCES, "can't read " + path);
+}
+
+// Runs `program` at a perf event. Not by libbpf, whose links end with an ioctl on the event: closed in a child of fork(2), it would
+// switch off the parent's. The link holds the event (kernel/bpf/syscall.c, bpf_perf_link_attach), so that one descriptor is enough.
+Result<UniqueFd> attach_to_perf_event(const bpf_program& program, perf_event_attr& event, std::uint64_t cookie) {
+    event.size = sizeof(event);
+    const UniqueFd opened(static_cast<int>(::syscall(SYS_perf_event_open, &event, -1, 0, -1, PERF_FLAG_FD_CLOEXEC)));
+    if (!opened.valid()) return fail_errno(errno, "open a perf event");
+    LIBBPF_OPTS(bpf_link_create_opts, options);
+    options.perf_event.bpf_cookie = cookie;
+    UniqueFd link(bpf_link_create(bpf_program__fd(&program), opened.get(), BPF_PERF_EVENT, &options));
+    if (!link.valid()) return fail_errno(errno, "attach to a perf event");
+    return link;
+}
+
+Result<UniqueFd> attach_to_tracepoint(const bpf_program& program, const std::string& id_file, std::uint64_t cookie) {
+    auto id = read_number(id_file);
+    if (!id) return tl::unexpected(id.error());
+    perf_event_attr event{};
+    event.type = PERF_TYPE_TRACEPOINT;
+    event.config = *id;
+    return attach_to_perf_event(program, event, cookie);
+}
+
+Result<UniqueFd> attach_to_kprobe(const bpf_program& program, const std::string& function, std::uint64_t cookie) {
+    auto type = read_number("/sys/bus/event_source/devices/kprobe/type");
+    if (!type) return tl::unexpected(type.error());
+    perf_event_attr event{};
+    event.type = static_cast<std::uint32_t>(*type);
+    event.config1 = reinterpret_cast<std::uint64_t>(function.c_str());
+    return attach_to_perf_event(program, event, cookie);
+}
+
+// tp_btf and fentry, whose target the program names.
+Result<UniqueFd> attach_by_btf(const bpf_program& program, std::uint64_t cookie) {
+    LIBBPF_OPTS(bpf_link_create_opts, options);
+    options.tracing.cookie = cookie;
+    UniqueFd link(bpf_link_create(bpf_program__fd(&program), 0, bpf_program__expected_attach_type(&program), &options));
+    if (!link.valid()) return fail_errno(errno, "attach by BTF");
+    return link;
+}
+
 Result<std::string> find_tracefs() {
     for (const char* const directory : {"/sys/kernel/tracing", "/sys/kernel/debug/tracing"}) {
-        if (::access((std::string(directory) + "/events/syscalls").c_str(), F_OK) == 0) return std::string(directory);
+        if (is_there(std::string(directory) + "/events/syscalls")) return std::string(directory);
     }
     return fail(ENOENT,
                 "no syscall tracepoints: tracefs is not mounted (mount -t tracefs tracefs /sys/kernel/tracing), "
@@ -87,29 +139,6 @@ std::uint64_t missed_by_link(int link) {
     return program.valid() ? missed_by_program(program.get()) : 0;
 }
 
-// Whether this kernel attaches a fentry program, with the smallest one: the real ones take longer to be refused.
-Result<void> try_trampoline(const btf& types) {
-    const int id = btf__find_by_name_kind(&types, "fd_install", BTF_KIND_FUNC);
-    if (id < 0) return fail(ENOENT, "this kernel has no function fd_install");
-    const bpf_insn instructions[] = {
-        {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .src_reg = 0, .off = 0, .imm = 0},
-        {.code = BPF_JMP | BPF_EXIT, .dst_reg = 0, .src_reg = 0, .off = 0, .imm = 0},
-    };
-    LIBBPF_OPTS(bpf_prog_load_opts, load, .expected_attach_type = BPF_TRACE_FENTRY,
-                .attach_btf_id = static_cast<__u32>(id));
-    const UniqueFd program(
-        bpf_prog_load(BPF_PROG_TYPE_TRACING, "fdspan_try", "GPL", instructions, std::size(instructions), &load));
-    if (!program.valid()) return fail_errno(errno, "load a BPF trampoline program");
-    const UniqueFd link(bpf_raw_tracepoint_open(nullptr, program.get()));
-    if (!link.valid()) return fail_errno(errno, "attach a BPF trampoline");
-    return {};
-}
-
-Result<void> try_kprobe() {
-    if (::access("/sys/bus/event_source/devices/kprobe", F_OK) == 0) return {};
-    return fail(ENOENT, "this kernel has no kprobes (CONFIG_KPROBE_EVENTS)");
-}
-
 constexpr std::uint32_t max_scope_processes = 65536;
 
 // Keys of a hash map, in batches: one system call for a thousand.
@@ -133,6 +162,31 @@ constexpr const char* pinned_maps[] = {"descriptions", "descriptors", "tables", 
 
 }  // namespace
 
+// The smallest program: the real ones take longer to be refused.
+Result<void> try_trampoline() {
+    auto types = load_kernel_btf();
+    if (!types) return tl::unexpected(types.error());
+    const int id = btf__find_by_name_kind(types->get(), "fd_install", BTF_KIND_FUNC);
+    if (id < 0) return fail(ENOENT, "this kernel has no function fd_install");
+    const bpf_insn instructions[] = {
+        {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .src_reg = 0, .off = 0, .imm = 0},
+        {.code = BPF_JMP | BPF_EXIT, .dst_reg = 0, .src_reg = 0, .off = 0, .imm = 0},
+    };
+    LIBBPF_OPTS(bpf_prog_load_opts, load, .expected_attach_type = BPF_TRACE_FENTRY,
+                .attach_btf_id = static_cast<__u32>(id));
+    const UniqueFd program(
+        bpf_prog_load(BPF_PROG_TYPE_TRACING, "fdspan_try", "GPL", instructions, std::size(instructions), &load));
+    if (!program.valid()) return fail_errno(errno, "load a BPF trampoline program");
+    const UniqueFd link(bpf_raw_tracepoint_open(nullptr, program.get()));
+    if (!link.valid()) return fail_errno(errno, "attach a BPF trampoline");
+    return {};
+}
+
+Result<void> try_kprobe() {
+    if (is_there("/sys/bus/event_source/devices/kprobe")) return {};
+    return fail(ENOENT, "this kernel has no kprobes (CONFIG_KPROBE_EVENTS)");
+}
+
 struct Tracking::State {
     // One mapping of the settings' page: written here, read by the programs.
     struct SettingsPage {
@@ -149,7 +203,7 @@ struct Tracking::State {
     TrackingOptions options;
     const BackendHooks* backend = nullptr;
     BpfObject object;
-    std::vector<BpfLink> links;
+    std::vector<UniqueFd> links;
     std::vector<std::string> link_names;
     std::vector<HookStatus> hooks;
     SettingsPage settings;
@@ -178,7 +232,7 @@ struct Tracking::State {
     Result<void> check_hooks();
     Result<void> check_syscalls();
     Result<void> check_functions();
-    void add_link(BpfLink link, std::string name, HookStatus status);
+    void add_link(UniqueFd link, std::string name, HookStatus status);
     Result<void> size_map(const char* name, std::uint32_t entries);
     Result<int> map_fd(const char* name);
 };
@@ -199,12 +253,13 @@ Result<int> Tracking::State::map_fd(const char* name) {
 }
 
 Result<void> Tracking::State::load() {
+    if (auto done = may_load_programs(); !done) return done;
     auto types = load_kernel_btf();
     if (!types) return tl::unexpected(types.error());
 
     backend = &hooks_of(options.backend);
     if (!backend->functions.empty()) {
-        if (auto done = backend->as_kprobes ? try_kprobe() : try_trampoline(**types); !done) return done;
+        if (auto done = backend->as_kprobes ? try_kprobe() : try_trampoline(); !done) return done;
     }
     std::size_t bytes = 0;
     const void* const elf = backend->elf_bytes(&bytes);
@@ -225,9 +280,6 @@ Result<void> Tracking::State::load() {
     if (auto done = choose_programs(**types); !done) return done;
     // Programs are attached one by one below, with a status each.
     if (const int code = bpf_object__load(object.get()); code != 0) {
-        if (code == -EPERM) {
-            return fail(EPERM, "loading BPF programs is not permitted (needs CAP_BPF and CAP_PERFMON, and no lockdown)");
-        }
         return fail_errno(-code, "load the programs of the backend " + std::string(to_string(options.backend)));
     }
 
@@ -345,7 +397,7 @@ Result<void> Tracking::State::choose_programs(const btf& types) {
     return {};
 }
 
-void Tracking::State::add_link(BpfLink link, std::string name, HookStatus status) {
+void Tracking::State::add_link(UniqueFd link, std::string name, HookStatus status) {
     status.attached = true;
     links.push_back(std::move(link));
     link_names.push_back(std::move(name));
@@ -362,9 +414,9 @@ Result<void> Tracking::State::attach_tracepoints(const btf& types) {
             if (!status.exists) hooks.push_back(std::move(status));
             continue;
         }
-        BpfLink link(bpf_program__attach(program));
-        if (!link) return fail_errno(errno, "attach to the tracepoint " + status.name);
-        add_link(std::move(link), hook.program, std::move(status));
+        auto link = attach_by_btf(*program, 0);
+        if (!link) return fail(link.error().code, "the tracepoint " + status.name + ": " + link.error().message);
+        add_link(std::move(*link), hook.program, std::move(status));
     }
     return {};
 }
@@ -375,16 +427,10 @@ Result<void> Tracking::State::attach_functions() {
         status.name = chosen.function;
         status.exists = true;
         chosen.hook = hooks.size();
-        BpfLink link;
-        if (backend->as_kprobes) {
-            LIBBPF_OPTS(bpf_kprobe_opts, attach, .bpf_cookie = chosen.hook);
-            link.reset(bpf_program__attach_kprobe_opts(chosen.program, chosen.function.c_str(), &attach));
-        } else {
-            LIBBPF_OPTS(bpf_trace_opts, attach, .cookie = chosen.hook);
-            link.reset(bpf_program__attach_trace_opts(chosen.program, &attach));
-        }
-        if (!link) return fail_errno(errno, "attach to the function " + chosen.function);
-        add_link(std::move(link), chosen.role, std::move(status));
+        auto link = backend->as_kprobes ? attach_to_kprobe(*chosen.program, chosen.function, chosen.hook)
+                                        : attach_by_btf(*chosen.program, chosen.hook);
+        if (!link) return fail(link.error().code, "the function " + chosen.function + ": " + link.error().message);
+        add_link(std::move(*link), chosen.role, std::move(status));
     }
     return {};
 }
@@ -400,12 +446,12 @@ Result<void> Tracking::State::attach_syscalls() {
             const std::string event = std::string(group.at_entry ? "sys_enter_" : "sys_exit_") + syscall;
             HookStatus status;
             status.name = event;
-            status.exists = ::access((*tracefs + "/events/syscalls/" + event).c_str(), F_OK) == 0;
+            const std::string id_file = *tracefs + "/events/syscalls/" + event + "/id";
+            status.exists = is_there(id_file);
             if (status.exists) {
-                LIBBPF_OPTS(bpf_tracepoint_opts, attach, .bpf_cookie = hooks.size());
-                BpfLink link(bpf_program__attach_tracepoint_opts(program, "syscalls", event.c_str(), &attach));
-                if (!link) return fail_errno(errno, "attach to the tracepoint syscalls:" + event);
-                add_link(std::move(link), event, std::move(status));
+                auto link = attach_to_tracepoint(*program, id_file, hooks.size());
+                if (!link) return fail(link.error().code, "the tracepoint syscalls:" + event + ": " + link.error().message);
+                add_link(std::move(*link), event, std::move(status));
             } else {
                 hooks.push_back(std::move(status));
             }
@@ -594,9 +640,7 @@ Result<void> Tracking::pin(const std::string& directory) {
     }
     for (std::size_t i = 0; i < state_->links.size(); ++i) {
         const std::string path = directory + "/link_" + state_->link_names[i];
-        if (const int code = bpf_link__pin(state_->links[i].get(), path.c_str()); code != 0) {
-            return fail_errno(-code, "pin " + path);
-        }
+        if (bpf_obj_pin(state_->links[i].get(), path.c_str()) != 0) return fail_errno(errno, "pin " + path);
     }
     return {};
 }

@@ -81,6 +81,11 @@ struct TrackingCounters {
     [[nodiscard]] bool maps_overflowed() const { return description_full + descriptor_full + table_full + truncated > 0; }
 };
 
+// Whether this kernel attaches a fentry program, tried with the smallest one; the message begins with "load" or "attach".
+[[nodiscard]] Result<void> try_trampoline();
+// Whether it has kprobes.
+[[nodiscard]] Result<void> try_kprobe();
+
 // Not thread-safe. Closing it detaches the hooks, unless they were pinned.
 class Tracking {
 public:
