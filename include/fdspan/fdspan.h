@@ -2,19 +2,21 @@
 /*
  * fdspan: how long has this file been open, by whom, and was it deleted meanwhile?
  *
- * The C interface of libfdspan; fdspan.hpp puts C++20 over it. The words (descriptor, description, span, loss, …) and the model of
- * time are explained in fdspan(7).
+ * The C interface of libfdspan; fdspan.hpp puts C++20 over it. The words (descriptor, description, span, loss, …) and
+ * the model of time are explained in fdspan(7).
  *
  * Conventions, unless a function says otherwise:
- *  - Functions return a value >= 0, or a negative errno.
- *  - A handle belongs to the thread that uses it: any thread, but one at a time. Different handles may be used by different threads at once.
- *    The library has no threads of its own and no global state.
- *  - After fork(2), every function but those that close and free returns -ECHILD for a handle of the parent.
- *  - From inside a callback of a tracker, every function on that tracker and its cursors returns -EBUSY.
- *  - Structs that the caller fills begin with `size`, set to sizeof(struct …), and are otherwise zeroed. A size that no version of the struct had is
- *    -EINVAL; a tail that this library does not know and that is not zero is -E2BIG. Structs that the library fills only grow at their end.
- *  - Strings are bytes as the kernel has them (no encoding is promised), end in NUL, and are "" rather than NULL where nothing is known.
- *  - Times are CLOCK_BOOTTIME in nanoseconds; the one exception says so.
+ * - Functions return a value >= 0, or a negative errno.
+ * - A handle belongs to the thread that uses it: any thread, but one at a time. Different handles may be used by
+ *   different threads at once. The library has no threads of its own and no global state.
+ * - After fork(2), every function but those that close and free returns -ECHILD for a handle of the parent.
+ * - From inside a callback of a tracker, every function on that tracker and its cursors returns -EBUSY.
+ * - Structs that the caller fills begin with `size`, set to sizeof(struct …), and are otherwise zeroed. A size that no
+ *   version of the struct had is -EINVAL; a tail that this library does not know and that is not zero is -E2BIG. Structs
+ *   that the library fills only grow at their end.
+ * - Strings are bytes as the kernel has them (no encoding is promised), end in NUL, and are "" rather than NULL where
+ *   nothing is known.
+ * - Times are CLOCK_BOOTTIME in nanoseconds; the one exception says so.
  */
 #ifndef FDSPAN_FDSPAN_H
 #define FDSPAN_FDSPAN_H
@@ -202,8 +204,8 @@ struct fdspan_event {
 /* ---- callbacks ----------------------------------------------------------------------------------------------------- */
 
 /*
- * Receives one event. It and all it points to are valid during the call only; fdspan_event_copy() keeps one. Must return normally: no
- * longjmp, no exception.
+ * Receives one event. It and all it points to are valid during the call only; fdspan_event_copy() keeps one. Must return
+ * normally: no longjmp, no exception.
  */
 typedef void (*fdspan_event_fn)(void *context, const struct fdspan_event *event);
 
@@ -215,8 +217,9 @@ typedef void (*fdspan_log_fn)(void *context, uint32_t level, const char *message
 struct fdspan_tracker;
 
 /*
- * What to track. Zeroed but for `size` it means: everything on this machine, with the best backend. Filters restrict each other (and); the members
- * of one list are alternatives (or), and so are pids, trees and cgroups. Which filters the kernel applies is told in fdspan(7). Since 0.1.
+ * What to track. Zeroed but for `size` it means: everything on this machine, with the best backend. Filters restrict
+ * each other (and); the members of one list are alternatives (or), and so are pids, trees and cgroups. Which filters the
+ * kernel applies is told in fdspan(7). Since 0.1.
  */
 struct fdspan_options {
 	size_t size;
@@ -233,7 +236,8 @@ struct fdspan_options {
 	const char *const *paths; /* only files at or below these absolute paths */
 	size_t path_count;
 	uint64_t minimum_age_ns; /* closed and released: only of spans that certainly lasted so long */
-	uint64_t memory_bytes;   /* bound of index, kernel maps and ring together; 0: no bound but the kernel side's of about 70 MiB; least: 4 MiB */
+	/* Bound of ring, kernel maps and index together; least: 4 MiB. 0: 52 to 310 MiB in the kernel, by fill; the index is as large as it gets. */
+	uint64_t memory_bytes;
 	uint64_t poll_interval_ns;   /* backend procfs: a snapshot so often; 0: 1 s; least: 10 ms */
 	uint64_t resync_interval_ns; /* others: a correcting snapshot so often; 0: 30 s; UINT64_MAX: only after a loss */
 	fdspan_event_fn on_event;    /* for fdspan_process(); may be NULL */
@@ -243,25 +247,30 @@ struct fdspan_options {
 };
 
 /*
- * Opens a tracker: loads and attaches what the backend needs, then reads the first snapshot. What is open already gives no events and is in
- * the index. Takes 0.1 to 1 s.
+ * Opens a tracker: loads and attaches what the backend needs, then reads the first snapshot. What is open already gives
+ * no events and is in the index. Takes 0.1 to 1 s.
  *
- * Needs for a backend other than procfs: CAP_BPF and CAP_PERFMON; CAP_DAC_READ_SEARCH to read tracefs where only root may (backend syscall); CAP_SYS_PTRACE to read
- * what BPF can't show of other users' processes. Capabilities may be dropped as soon as this returned.
+ * Needs for a backend other than procfs: CAP_BPF and CAP_PERFMON; CAP_DAC_READ_SEARCH to read tracefs where only root
+ *   may (backend syscall); CAP_SYS_PTRACE to read what BPF can't show of other users' processes. Capabilities may be
+ *   dropped as soon as this returned.
  *
- * Ownership: *tracker is the caller's, to be given to fdspan_close(). Nothing that `options` points to is kept, but the callbacks and contexts.
+ * Ownership: *tracker is the caller's, to be given to fdspan_close(). Nothing that `options` points to is kept, but the
+ *   callbacks and contexts.
  * Threads: any.
  * Returns: 0.
- * Errors: -EINVAL: a NULL pointer, a wrong size, an unknown flag, event, type or backend, a path or cgroup that is not absolute, a pid below 1. -E2BIG: an unknown tail is not zero.
- *   -EPERM: capabilities are missing. -ENOENT: this kernel lacks what the backend needs; a cgroup does not exist. -ENOSYS: a hook attached but does not fire. -ENOSPC: what is
- *   open already does not fit memory_bytes. -ENOMEM, -EMFILE, -ENFILE: as usual. FDSPAN_BACKEND_AUTO falls back to procfs, and says why with FDSPAN_LOG_WARNING.
+ * Errors: -EINVAL: a NULL pointer, a wrong size, an unknown flag, event, type or backend, a path or cgroup that is not
+ *   absolute, a pid below 1. -E2BIG: an unknown tail is not zero. -EPERM: capabilities are missing. -ENOENT: this kernel
+ *   lacks what the backend needs; a cgroup does not exist. -ENOSYS: a hook attached but does not fire. -ENOSPC: what is
+ *   open already does not fit memory_bytes. -ENOMEM, -EMFILE, -ENFILE: as usual. FDSPAN_BACKEND_AUTO falls back to
+ *   procfs, and says why with FDSPAN_LOG_WARNING.
  * Since: 0.1
  */
 FDSPAN_API FDSPAN_MUST_CHECK int fdspan_open(const struct fdspan_options *options, struct fdspan_tracker **tracker);
 
 /*
- * Closes a tracker: detaches its programs, closes its descriptors, frees its memory. Its cursors stay valid for fdspan_cursor_close() only. In a child of fork(2) it frees what
- * the child has and leaves the parent's tracker alone. From inside one of its callbacks it takes effect when the call that called back returns; that returns -ECANCELED then.
+ * Closes a tracker: detaches its programs, closes its descriptors, frees its memory. Its cursors stay valid for
+ * fdspan_cursor_close() only. In a child of fork(2) it frees what the child has and leaves the parent's tracker alone.
+ * From inside one of its callbacks it takes effect when the call that called back returns; that returns -ECANCELED then.
  *
  * Ownership: ends. NULL is allowed and does nothing.
  * Threads: one at a time.
@@ -271,7 +280,8 @@ FDSPAN_API FDSPAN_MUST_CHECK int fdspan_open(const struct fdspan_options *option
 FDSPAN_API struct fdspan_tracker *fdspan_close(struct fdspan_tracker *tracker);
 
 /*
- * The descriptor to wait on: readable (POLLIN, level-triggered) when fdspan_process() or fdspan_read_events() has work. Nothing else may be done with it.
+ * The descriptor to wait on: readable (POLLIN, level-triggered) when fdspan_process() or fdspan_read_events() has work.
+ * Nothing else may be done with it.
  *
  * Ownership: the tracker's; it is closed by fdspan_close().
  * Threads: one at a time.
@@ -282,8 +292,9 @@ FDSPAN_API struct fdspan_tracker *fdspan_close(struct fdspan_tracker *tracker);
 FDSPAN_API FDSPAN_MUST_CHECK int fdspan_get_fd(struct fdspan_tracker *tracker);
 
 /*
- * When fdspan_process() or fdspan_read_events() wants to be called although the descriptor is quiet: an absolute time on CLOCK_MONOTONIC in
- * nanoseconds (the clock of event loops), UINT64_MAX for never. Ask again after each of these calls. Being late costs nothing but freshness.
+ * When fdspan_process() or fdspan_read_events() wants to be called although the descriptor is quiet: an absolute time on
+ * CLOCK_MONOTONIC in nanoseconds (the clock of event loops), UINT64_MAX for never. Ask again after each of these calls.
+ * Being late costs nothing but freshness.
  *
  * Threads: one at a time.
  * Returns: 0.
@@ -293,21 +304,23 @@ FDSPAN_API FDSPAN_MUST_CHECK int fdspan_get_fd(struct fdspan_tracker *tracker);
 FDSPAN_API FDSPAN_MUST_CHECK int fdspan_get_timeout_ns(struct fdspan_tracker *tracker, uint64_t *monotonic_ns);
 
 /*
- * Takes what the kernel has to tell, brings the index up to date and gives at most `max_events` events to fdspan_options.on_event, in order. Does not block, but may
- * read a snapshot (about 1 us for each open reference) after a loss, or when fdspan_get_timeout_ns() has come. Events beyond max_events are kept; the descriptor stays readable.
+ * Takes what the kernel has to tell, brings the index up to date and gives at most `max_events` events to
+ * fdspan_options.on_event, in order. Does not block, but may read a snapshot (about 1 us for each open reference) after
+ * a loss, or when fdspan_get_timeout_ns() has come. Events beyond max_events are kept; the descriptor stays readable.
  * Every call makes the tracker's cursors stale.
  *
  * Threads: one at a time; on_event runs in the calling thread.
  * Returns: the number of events that were delivered.
- * Errors: -EINVAL: NULL, or max_events is 0. -EBADF: somebody closed the tracker's descriptor. -ECHILD, -EBUSY, -ENOMEM. -ECANCELED: a callback closed the tracker. Others: what
- *   the kernel said; the log callback has it in words, and the call may be repeated.
+ * Errors: -EINVAL: NULL, or max_events is 0. -EBADF: somebody closed the tracker's descriptor. -ECHILD, -EBUSY, -ENOMEM.
+ *   -ECANCELED: a callback closed the tracker. Others: what the kernel said; the log callback has it in words, and the
+ *   call may be repeated.
  * Since: 0.1
  */
 FDSPAN_API FDSPAN_MUST_CHECK int fdspan_process(struct fdspan_tracker *tracker, uint32_t max_events);
 
 /*
- * Reads a snapshot now and makes the index equal to it; differences become events of the next fdspan_process() or fdspan_read_events(). For hosts
- * that can't wait for the correcting snapshot.
+ * Reads a snapshot now and makes the index equal to it; differences become events of the next fdspan_process() or
+ * fdspan_read_events(). For hosts that can't wait for the correcting snapshot.
  *
  * Threads: one at a time.
  * Returns: 0.
@@ -325,7 +338,10 @@ FDSPAN_API FDSPAN_MUST_CHECK int fdspan_resync(struct fdspan_tracker *tracker);
  */
 FDSPAN_API FDSPAN_MUST_CHECK int fdspan_get_backend(struct fdspan_tracker *tracker);
 
-/* Figures of a tracker, since it was opened. `size` is set by the caller; what a smaller one has no room for is left out. Since 0.1. */
+/*
+ * Figures of a tracker, since it was opened. `size` is set by the caller; what a smaller one has no room for is left
+ * out. Since 0.1.
+ */
 struct fdspan_statistics {
 	size_t size;
 	uint64_t events;            /* delivered */
@@ -380,7 +396,8 @@ FDSPAN_API FDSPAN_MUST_CHECK int fdspan_event_buffer_new(size_t capacity, struct
 FDSPAN_API struct fdspan_event_buffer *fdspan_event_buffer_free(struct fdspan_event_buffer *buffer);
 
 /*
- * Like fdspan_process(), but puts the events into `buffer`, at most its capacity, in place of what was in it. fdspan_options.on_event is not called.
+ * Like fdspan_process(), but puts the events into `buffer`, at most its capacity, in place of what was in it.
+ * fdspan_options.on_event is not called.
  *
  * Threads: one at a time, for tracker and buffer.
  * Returns: the number of events in the buffer.
@@ -447,13 +464,15 @@ struct fdspan_query {
 };
 
 /*
- * Opens a cursor over the rows of the tracker's index that match, and that the tracker's own filters let through. Costs about what it shows, copies nothing but one row at a time,
- * and asks the kernel nothing. The order of rows is not promised.
+ * Opens a cursor over the rows of the tracker's index that match, and that the tracker's own filters let through. Costs
+ * about what it shows, copies nothing but one row at a time, and asks the kernel nothing. The order of rows is not
+ * promised.
  *
  * Ownership: *cursor is the caller's, to be given to fdspan_cursor_close().
  * Threads: one at a time, for the tracker and all its cursors.
  * Returns: 0.
- * Errors: -EINVAL: NULL, a wrong size, an unknown bit, a path that is not absolute. -E2BIG: an unknown tail is not zero. -ECHILD, -EBUSY, -ENOMEM.
+ * Errors: -EINVAL: NULL, a wrong size, an unknown bit, a path that is not absolute. -E2BIG: an unknown tail is not zero.
+ *   -ECHILD, -EBUSY, -ENOMEM.
  * Since: 0.1
  */
 FDSPAN_API FDSPAN_MUST_CHECK int fdspan_cursor_open(struct fdspan_tracker *tracker, const struct fdspan_query *query, struct fdspan_cursor **cursor);
@@ -464,7 +483,8 @@ FDSPAN_API FDSPAN_MUST_CHECK int fdspan_cursor_open(struct fdspan_tracker *track
  * Ownership: *row and all it points to are the cursor's, valid until the next call with it.
  * Threads: one at a time, for the tracker or snapshot and all its cursors.
  * Returns: 1, and *row is set; 0 at the end.
- * Errors: -EINVAL: NULL. -ESTALE: the tracker was processed, resynced or closed since fdspan_cursor_open(). -ECHILD, -EBUSY, -ENOMEM.
+ * Errors: -EINVAL: NULL. -ESTALE: the tracker was processed, resynced or closed since fdspan_cursor_open(). -ECHILD,
+ *   -EBUSY, -ENOMEM.
  * Since: 0.1
  */
 FDSPAN_API FDSPAN_MUST_CHECK int fdspan_cursor_next(struct fdspan_cursor *cursor, const struct fdspan_row **row);
@@ -489,7 +509,8 @@ struct fdspan_snapshot;
 /* What to read. Zeroed but for `size` it means all of it. Since 0.1. */
 struct fdspan_snapshot_options {
 	size_t size;
-	uint32_t backend; /* AUTO: through BPF where it loads, with the times of armed tracking where there is one; PROCFS: /proc; others: fails unless armed with it */
+	/* AUTO: through BPF where it loads, with the times of armed tracking where there is one; PROCFS: /proc; others: only if armed with it. */
+	uint32_t backend;
 	uint32_t flags;   /* FDSPAN_SNAPSHOT_* */
 	uint32_t fields;  /* FDSPAN_FIELD_* bits: what is not asked for is not paid for; 0: all */
 	uint32_t kinds;   /* FDSPAN_REF_* bits; 0: all */
@@ -518,8 +539,9 @@ struct fdspan_snapshot_info {
  * Ownership: *snapshot is the caller's, to be given to fdspan_snapshot_free().
  * Threads: any.
  * Returns: 0.
- * Errors: -EINVAL: NULL, a wrong size, an unknown bit or backend. -E2BIG: an unknown tail is not zero. -ENOENT: a backend was forced that is not armed. -EBUSY: another one is
- *   armed. -EPERM, -EACCES: capabilities are missing for a forced backend. -ENOMEM.
+ * Errors: -EINVAL: NULL, a wrong size, an unknown bit or backend. -E2BIG: an unknown tail is not zero. -ENOENT: a
+ *   backend was forced that is not armed. -EBUSY: another one is armed. -EPERM, -EACCES: capabilities are missing for a
+ *   forced backend. -ENOMEM.
  * Since: 0.1
  */
 FDSPAN_API FDSPAN_MUST_CHECK int fdspan_snapshot_take(const struct fdspan_snapshot_options *options, struct fdspan_snapshot **snapshot);
@@ -544,7 +566,8 @@ FDSPAN_API struct fdspan_snapshot *fdspan_snapshot_free(struct fdspan_snapshot *
 FDSPAN_API FDSPAN_MUST_CHECK int fdspan_snapshot_get_info(const struct fdspan_snapshot *snapshot, struct fdspan_snapshot_info *info);
 
 /*
- * Opens a cursor over the rows of a snapshot that match. It never becomes stale, except by fdspan_snapshot_free(). Works in a child of fork(2), too.
+ * Opens a cursor over the rows of a snapshot that match. It never becomes stale, except by fdspan_snapshot_free(). Works
+ * in a child of fork(2), too.
  *
  * Ownership: *cursor is the caller's, to be given to fdspan_cursor_close().
  * Threads: one at a time, for the snapshot and all its cursors.
@@ -553,6 +576,53 @@ FDSPAN_API FDSPAN_MUST_CHECK int fdspan_snapshot_get_info(const struct fdspan_sn
  * Since: 0.1
  */
 FDSPAN_API FDSPAN_MUST_CHECK int fdspan_cursor_open_snapshot(struct fdspan_snapshot *snapshot, const struct fdspan_query *query, struct fdspan_cursor **cursor);
+
+/* ---- recovery ------------------------------------------------------------------------------------------------------- */
+
+/* fdspan_recover_options.flags */
+#define FDSPAN_RECOVER_STREAM (1u << 0) /* the target is a pipe or a socket: the bytes alone, holes as zeroes */
+
+/* Which file to copy out: the fields of a row. Since 0.1. */
+struct fdspan_recover_options {
+	size_t size;
+	uint32_t flags; /* FDSPAN_RECOVER_* */
+	uint32_t kind;  /* FDSPAN_REF_FD, FDSPAN_REF_EXE or FDSPAN_REF_MAPPING */
+	int32_t pid;
+	int32_t tid; /* 0, or the thread whose own table has the descriptor */
+	int32_t fd;  /* FDSPAN_REF_FD */
+	uint32_t dev_major, dev_minor; /* with ino: the file that is meant; another one there by now is refused */
+	uint64_t ino;                  /* 0: whichever is there */
+	uint64_t map_start, map_end;   /* FDSPAN_REF_MAPPING */
+	struct fdspan_time started;    /* the process that is meant; zeroed: whichever has the pid */
+	fdspan_log_fn on_log;          /* may be NULL: what of owner, mode, times and attributes could not be kept is told here */
+	void *log_context;
+};
+
+/* What was copied. `size` is set by the caller. Since 0.1. */
+struct fdspan_recovered {
+	size_t size;
+	uint64_t file_bytes; /* length of the copy */
+	uint64_t data_bytes; /* of these copied: what is no hole */
+	uint32_t changed;    /* 1: it was written to meanwhile, so that the copy may be of no one moment */
+	uint32_t cloned;     /* 1: the copy shares its blocks with the file */
+};
+
+/*
+ * Copies a file that a process holds, deleted or not, into `target`: an empty regular file open for writing (holes stay
+ * holes; owner, mode, times and extended attributes are kept as far as they may be), or with FDSPAN_RECOVER_STREAM
+ * anything that can be written to. Blocks until all is copied. Does not fsync(2).
+ *
+ * Needs what the holder's user has, or CAP_SYS_PTRACE; CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN for FDSPAN_REF_MAPPING.
+ *
+ * Ownership: `target` stays the caller's. After an error it holds a part.
+ * Threads: any.
+ * Returns: 0; *recovered (may be NULL) is filled.
+ * Errors: -EINVAL: NULL, a wrong size, an unknown flag or kind, not a regular file. -E2BIG: an unknown tail is not zero.
+ *   -ESRCH: the process is gone. -ENOENT: it has no such reference. -ESTALE: that is another file by now. -ENODATA: the
+ *   file was cut shorter meanwhile. -EPERM, -EACCES, -ENOSPC, -ENOMEM, and what reading and writing give.
+ * Since: 0.1
+ */
+FDSPAN_API FDSPAN_MUST_CHECK int fdspan_recover(const struct fdspan_recover_options *options, int target, struct fdspan_recovered *recovered);
 
 /* ---- what this machine allows -------------------------------------------------------------------------------------- */
 
@@ -573,12 +643,15 @@ struct fdspan_capabilities {
 	uint64_t unreadable_processes;
 };
 
-/* Receives one fact about this machine: `name` is stable, `state` is "yes", "no" or "unknown". All are valid during the call only. */
+/*
+ * Receives one fact about this machine: `name` is stable, `state` is "yes", "no" or "unknown". All are valid during the
+ * call only.
+ */
 typedef void (*fdspan_check_fn)(void *context, const char *name, const char *state, const char *detail, const char *advice);
 
 /*
- * Finds out what works here by trying: loads and attaches one tiny program of each kind for a moment. Needs no privileges: what is refused is the answer.
- * `on_check` may be NULL. Takes some 0.1 s.
+ * Finds out what works here by trying: loads and attaches one tiny program of each kind for a moment. Needs no
+ * privileges: what is refused is the answer. `on_check` may be NULL. Takes some 0.1 s.
  *
  * Threads: any.
  * Returns: 0.

@@ -22,6 +22,7 @@
 
 #include "api/capi_values.hpp"
 #include "api/doctor.hpp"
+#include "api/recover.hpp"
 #include "api/snapshot.hpp"
 #include "api/tracker.hpp"
 #include "base/clock.hpp"
@@ -79,6 +80,8 @@ constexpr std::size_t options_0_1 = sizeof(fdspan_options);
 constexpr std::size_t query_0_1 = sizeof(fdspan_query);
 constexpr std::size_t snapshot_options_0_1 = sizeof(fdspan_snapshot_options);
 constexpr std::size_t snapshot_info_0_1 = sizeof(fdspan_snapshot_info);
+constexpr std::size_t recover_options_0_1 = sizeof(fdspan_recover_options);
+constexpr std::size_t recovered_0_1 = sizeof(fdspan_recovered);
 constexpr std::size_t statistics_0_1 = sizeof(fdspan_statistics);
 constexpr std::size_t capabilities_0_1 = sizeof(fdspan_capabilities);
 
@@ -635,6 +638,48 @@ int fdspan_cursor_open_snapshot(fdspan_snapshot* snapshot, const fdspan_query* q
         made->life = snapshot->life;
         made->snapshot = &snapshot->answer.snapshot;
         *cursor = made.release();
+        return 0;
+    });
+}
+
+// ---- recovery ---------------------------------------------------------------------------------------------------------
+
+int fdspan_recover(const fdspan_recover_options* given, int target, fdspan_recovered* recovered) {
+    if (recovered != nullptr && recovered->size < recovered_0_1) return -EINVAL;
+    return guarded([&]() -> int {
+        fdspan_recover_options options{};
+        if (const int code = take_struct(given, recover_options_0_1, options); code != 0) return code;
+        fdspan::HeldAddress address;
+        switch (options.kind) {
+            case FDSPAN_REF_FD: address.ref = fdspan::RefKind::fd; break;
+            case FDSPAN_REF_EXE: address.ref = fdspan::RefKind::exe; break;
+            case FDSPAN_REF_MAPPING: address.ref = fdspan::RefKind::mem; break;
+            default: return -EINVAL;
+        }
+        if ((options.flags & ~FDSPAN_RECOVER_STREAM) != 0 || options.pid < 1 || options.tid < 0 || target < 0) return -EINVAL;
+        address.pid = options.pid;
+        address.tid = options.tid;
+        address.fd = options.fd;
+        address.map_start = options.map_start;
+        address.map_end = options.map_end;
+        if (options.started.source != FDSPAN_TIME_UNKNOWN) {
+            address.started = fdspan::Interval::bounded(options.started.earliest_ns, options.started.latest_ns);
+        }
+        if (options.ino != 0) address.file = fdspan::FileId{{options.dev_major, options.dev_minor}, options.ino};
+        const Log log{options.on_log, options.log_context};
+        auto held = fdspan::HeldFile::open(address);
+        if (!held) return log.fail(held.error());
+        const bool stream = (options.flags & FDSPAN_RECOVER_STREAM) != 0;
+        auto report = stream ? fdspan::stream_held(*held, target, {}) : fdspan::copy_held(*held, target, {});
+        if (!report) return log.fail(report.error());
+        for (const std::string& lost : report->not_kept) log(FDSPAN_LOG_WARNING, lost);
+        if (recovered == nullptr) return 0;
+        fdspan_recovered out{};
+        out.file_bytes = report->size;
+        out.data_bytes = report->data_bytes;
+        out.changed = report->changed ? 1 : 0;
+        out.cloned = report->cloned ? 1 : 0;
+        give_struct(out, *recovered);
         return 0;
     });
 }

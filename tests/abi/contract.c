@@ -1,0 +1,938 @@
+/* What fdspan.h promises, held against the library: one named fact after the other. usage: contract [BACKEND] PART… Leaves files in $TMPDIR. */
+#include <fdspan/fdspan.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/bpf.h>
+#include <locale.h>
+#include <malloc.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static int failures;
+static uint32_t backend = FDSPAN_BACKEND_AUTO;
+static char directory[128];
+
+#define CHECK(condition, ...)                                                                                          \
+	do {                                                                                                           \
+		if (!(condition)) {                                                                                    \
+			failures++;                                                                                    \
+			printf("FAILED, line %d: %s: ", __LINE__, #condition);                                         \
+			printf(__VA_ARGS__);                                                                           \
+			printf("\n");                                                                                  \
+		}                                                                                                      \
+	} while (0)
+#define CHECK_CODE(wanted, call)                                                                                       \
+	do {                                                                                                           \
+		long long got__ = (call);                                                                              \
+		CHECK(got__ == (wanted), "%s gave %lld instead of %lld", #call, got__, (long long)(wanted));          \
+	} while (0)
+
+static void log_to_stdout(void *context, uint32_t level, const char *message)
+{
+	(void)context;
+	if (level == FDSPAN_LOG_ERROR)
+		printf("error: %s\n", message);
+}
+
+static struct fdspan_options options_for(const int32_t *pids, size_t count)
+{
+	struct fdspan_options options = {.size = sizeof(options), .backend = backend, .pids = pids, .pid_count = count, .on_log = log_to_stdout};
+
+	options.poll_interval_ns = 10000000;
+	return options;
+}
+
+static struct fdspan_tracker *open_tracker(const struct fdspan_options *options)
+{
+	struct fdspan_tracker *tracker = NULL;
+	int code = fdspan_open(options, &tracker);
+
+	if (code < 0) {
+		printf("FAILED: fdspan_open: %s\n", strerror(-code));
+		exit(1);
+	}
+	return tracker;
+}
+
+static uint64_t now_ns(clockid_t clock)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static int is_readable(struct fdspan_tracker *tracker, int wait_ms)
+{
+	struct pollfd wait = {.fd = fdspan_get_fd(tracker), .events = POLLIN};
+
+	return poll(&wait, 1, wait_ms) == 1;
+}
+
+/* What was seen of one file, or of all. */
+struct seen {
+	const char *path;
+	unsigned opened, closed, exits, all;
+	uint64_t lost, last_sequence;
+	int gap;
+	struct fdspan_tracker *tracker;
+	int reentry[6];
+};
+
+static void note(struct seen *seen, const struct fdspan_event *event)
+{
+	seen->all++;
+	seen->gap |= event->sequence != seen->last_sequence + 1;
+	seen->last_sequence = event->sequence;
+	if (event->kind == FDSPAN_EVENT_LOST)
+		seen->lost += event->lost;
+	seen->exits += event->kind == FDSPAN_EVENT_EXIT;
+	if (!event->reference || (seen->path && strcmp(event->reference->path, seen->path) != 0))
+		return;
+	seen->opened += event->kind == FDSPAN_EVENT_OPENED;
+	seen->closed += event->kind == FDSPAN_EVENT_CLOSED;
+}
+
+static void on_event(void *context, const struct fdspan_event *event)
+{
+	note(context, event);
+}
+
+static void run(struct fdspan_tracker *tracker, int for_ms)
+{
+	uint64_t until = now_ns(CLOCK_MONOTONIC) + (uint64_t)for_ms * 1000000u;
+
+	while (now_ns(CLOCK_MONOTONIC) < until) {
+		is_readable(tracker, 10);
+		int code = fdspan_process(tracker, 1000);
+
+		CHECK(code >= 0, "fdspan_process: %d", code);
+		if (code < 0)
+			return;
+	}
+}
+
+static void run_until(struct fdspan_tracker *tracker, const unsigned *figure, unsigned wanted)
+{
+	for (int i = 0; i < 500 && *figure < wanted; i++)
+		run(tracker, 20);
+}
+
+static const char *path_of(const char *name)
+{
+	static char paths[8][256];
+	static int next;
+	char *path = paths[next++ % 8];
+
+	snprintf(path, 256, "%s/%s", directory, name);
+	return path;
+}
+
+static int make(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	CHECK(fd >= 0, "open %s: %s", path, strerror(errno));
+	return fd;
+}
+
+/* A process that opens and closes `path` when it gets a byte, and ends at the end of the pipe; with a grandchild in between on request. */
+struct child {
+	pid_t pid;
+	int order, done;
+};
+
+static struct child start_child(const char *path, int grandchild)
+{
+	int order[2], done[2];
+	struct child child;
+
+	if (pipe2(order, O_CLOEXEC) || pipe2(done, O_CLOEXEC))
+		exit(1);
+	child.pid = fork();
+	if (child.pid == 0) {
+		char byte;
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (int fd = 3; fd < 1024; fd++) /* other children's pipes, too */
+			if (fd != order[0] && fd != done[1])
+				close(fd);
+		while (read(order[0], &byte, 1) == 1) {
+			pid_t worker = grandchild ? fork() : 0;
+
+			if (worker == 0) {
+				for (int i = 0; i < (byte == 'm' ? 100000 : 1); i++)
+					close(open(path, O_RDONLY));
+				if (grandchild)
+					_exit(0);
+			} else {
+				waitpid(worker, NULL, 0);
+			}
+			if (write(done[1], "d", 1) != 1)
+				break;
+		}
+		_exit(7);
+	}
+	close(order[0]);
+	close(done[1]);
+	child.order = order[1];
+	child.done = done[0];
+	return child;
+}
+
+static void tell(struct child child, char what)
+{
+	char byte;
+
+	if (write(child.order, &what, 1) != 1 || read(child.done, &byte, 1) != 1)
+		exit(1);
+}
+
+static void end_child(struct child child)
+{
+	int status;
+
+	close(child.order);
+	waitpid(child.pid, &status, 0);
+	close(child.done);
+}
+
+/* ---- parts --------------------------------------------------------------------------------------------------------- */
+
+static void part_misuse(void)
+{
+	int32_t self = getpid(), bad_pid = -1;
+	const char *relative = "etc";
+	struct fdspan_options options = options_for(&self, 1), broken;
+	struct fdspan_tracker *tracker = NULL;
+	struct fdspan_cursor *cursor = NULL;
+	struct fdspan_snapshot *snapshot = NULL;
+	struct fdspan_event_buffer *buffer = NULL;
+	const struct fdspan_event *copy;
+	const struct fdspan_row *row;
+	uint64_t at_ns;
+
+	CHECK_CODE(-EINVAL, fdspan_open(NULL, &tracker));
+	CHECK_CODE(-EINVAL, fdspan_open(&options, NULL));
+#define BROKEN(wanted, change)                                                                                         \
+	broken = options;                                                                                              \
+	change;                                                                                                        \
+	tracker = (void *)1;                                                                                           \
+	CHECK_CODE(wanted, fdspan_open(&broken, &tracker));                                                            \
+	CHECK(!tracker, "nothing is handed out")
+	BROKEN(-EINVAL, broken.size = 0);
+	BROKEN(-EINVAL, broken.size = 8);
+	BROKEN(-EINVAL, broken.size = sizeof(broken) - 1);
+	BROKEN(-EINVAL, broken.backend = 99);
+	BROKEN(-EINVAL, broken.flags = 1);
+	BROKEN(-EINVAL, broken.events = 1u << 31);
+	BROKEN(-EINVAL, broken.types = 1u << 31);
+	BROKEN(-EINVAL, broken.pids = NULL);
+	BROKEN(-EINVAL, broken.pids = &bad_pid);
+	BROKEN(-EINVAL, (broken.paths = &relative, broken.path_count = 1));
+	BROKEN(-EINVAL, (broken.cgroups = &relative, broken.cgroup_count = 1));
+	BROKEN(-EINVAL, broken.memory_bytes = 1);
+	BROKEN(-EINVAL, broken.poll_interval_ns = 1);
+#undef BROKEN
+
+	/* A struct of a later version: fine as long as what is new in it is not asked for. */
+	struct {
+		struct fdspan_options options;
+		uint64_t later[4];
+	} longer = {.options = options};
+
+	longer.options.size = sizeof(longer);
+	longer.later[3] = 1;
+	CHECK_CODE(-E2BIG, fdspan_open(&longer.options, &tracker));
+	longer.later[3] = 0;
+	CHECK_CODE(0, fdspan_open(&longer.options, &tracker));
+
+	CHECK_CODE(-EINVAL, fdspan_get_fd(NULL));
+	CHECK_CODE(-EINVAL, fdspan_get_timeout_ns(NULL, &at_ns));
+	CHECK_CODE(-EINVAL, fdspan_get_timeout_ns(tracker, NULL));
+	CHECK_CODE(-EINVAL, fdspan_process(NULL, 1));
+	CHECK_CODE(-EINVAL, fdspan_process(tracker, 0));
+	CHECK_CODE(-EINVAL, fdspan_resync(NULL));
+	CHECK_CODE(-EINVAL, fdspan_get_backend(NULL));
+	CHECK_CODE(-EINVAL, fdspan_get_statistics(tracker, NULL));
+	struct fdspan_statistics figures = {.size = 4};
+
+	CHECK_CODE(-EINVAL, fdspan_get_statistics(tracker, &figures));
+	figures.size = sizeof(figures);
+	CHECK_CODE(0, fdspan_get_statistics(tracker, &figures));
+	CHECK(figures.size == sizeof(figures) && figures.processes == 1, "the statistics of one process: %" PRIu64, figures.processes);
+
+	CHECK_CODE(-EINVAL, fdspan_event_buffer_new(0, &buffer));
+	CHECK_CODE(-EINVAL, fdspan_event_buffer_new(SIZE_MAX, &buffer));
+	CHECK_CODE(-EINVAL, fdspan_event_buffer_new(1, NULL));
+	CHECK_CODE(-EINVAL, fdspan_read_events(tracker, NULL));
+	CHECK(fdspan_event_buffer_count(NULL) == 0 && !fdspan_event_buffer_get(NULL, 0), "no buffer has no events");
+	CHECK_CODE(-EINVAL, fdspan_event_copy(NULL, &copy));
+	CHECK(!fdspan_event_free(NULL) && !fdspan_event_buffer_free(NULL) && !fdspan_cursor_close(NULL) && !fdspan_snapshot_free(NULL) && !fdspan_close(NULL),
+	      "nothing can be freed");
+
+	struct fdspan_query query = {.size = sizeof(query)}, wrong;
+
+	CHECK_CODE(-EINVAL, fdspan_cursor_open(tracker, NULL, &cursor));
+	CHECK_CODE(-EINVAL, fdspan_cursor_open(NULL, &query, &cursor));
+	CHECK_CODE(-EINVAL, fdspan_cursor_open(tracker, &query, NULL));
+#define WRONG(change)                                                                                                  \
+	wrong = query;                                                                                                 \
+	change;                                                                                                        \
+	CHECK_CODE(-EINVAL, fdspan_cursor_open(tracker, &wrong, &cursor))
+	WRONG(wrong.size = 3);
+	WRONG(wrong.flags = 1u << 31);
+	WRONG(wrong.kinds = 1u << 31);
+	WRONG(wrong.types = 1u << 31);
+	WRONG(wrong.pid = -1);
+	WRONG(wrong.path = relative);
+#undef WRONG
+	CHECK_CODE(-EINVAL, fdspan_cursor_next(NULL, &row));
+	CHECK_CODE(0, fdspan_cursor_open(tracker, &query, &cursor));
+	CHECK_CODE(-EINVAL, fdspan_cursor_next(cursor, NULL));
+
+	struct fdspan_snapshot_options take = {.size = sizeof(take), .flags = 1u << 31};
+
+	CHECK_CODE(-EINVAL, fdspan_snapshot_take(NULL, &snapshot));
+	CHECK_CODE(-EINVAL, fdspan_snapshot_take(&take, NULL));
+	CHECK_CODE(-EINVAL, fdspan_snapshot_take(&take, &snapshot));
+	CHECK_CODE(-EINVAL, fdspan_probe(NULL, NULL, NULL));
+	struct fdspan_recover_options recover = {.size = sizeof(recover), .kind = FDSPAN_REF_CWD, .pid = self};
+
+	CHECK_CODE(-EINVAL, fdspan_recover(NULL, 1, NULL));
+	CHECK_CODE(-EINVAL, fdspan_recover(&recover, 1, NULL));
+	CHECK(strcmp(fdspan_event_name(0), "?") == 0 && strcmp(fdspan_event_name(3), "?") == 0 && strcmp(fdspan_backend_name(77), "?") == 0 &&
+		      strcmp(fdspan_type_name(1u << 31), "?") == 0 && strcmp(fdspan_ref_name(0), "?") == 0,
+	      "unknown constants have no name");
+
+	/* The host closed a descriptor that is not its own. */
+	close(fdspan_get_fd(tracker));
+	CHECK_CODE(-EBADF, fdspan_process(tracker, 1));
+	CHECK_CODE(-EBADF, fdspan_resync(tracker));
+	fdspan_close(tracker);
+	CHECK_CODE(-ESTALE, fdspan_cursor_next(cursor, &row));
+	fdspan_cursor_close(cursor);
+}
+
+static void part_events(void)
+{
+	const char *path = path_of("events");
+	struct child child;
+	struct seen seen = {.path = path};
+	struct fdspan_event_buffer *buffer;
+	const struct fdspan_event *copy = NULL;
+	struct fdspan_options options;
+	struct fdspan_tracker *tracker;
+
+	close(make(path));
+	child = start_child(path, 0);
+	options = options_for(&child.pid, 1);
+	options.on_event = on_event;
+	options.event_context = &seen;
+	tracker = open_tracker(&options);
+	tell(child, 'o');
+	run_until(tracker, &seen.closed, fdspan_get_backend(tracker) == FDSPAN_BACKEND_PROCFS ? 0 : 1);
+	if (fdspan_get_backend(tracker) != FDSPAN_BACKEND_PROCFS)
+		CHECK(seen.opened == 1 && seen.closed == 1, "one open and one close: %u, %u", seen.opened, seen.closed);
+
+	/* An exit ends all descriptors at once: more events than the buffer holds. They come one after the other, and the descriptor says so. */
+	CHECK_CODE(0, fdspan_event_buffer_new(1, &buffer));
+	end_child(child);
+	for (int i = 0; i < 1000 && seen.exits == 0; i++) {
+		CHECK(is_readable(tracker, 5000), "there is more to come");
+		int count = fdspan_read_events(tracker, buffer);
+
+		CHECK(count == 0 || count == 1, "no more than the capacity: %d", count);
+		if (count != 1)
+			continue;
+		const struct fdspan_event *event = fdspan_event_buffer_get(buffer, 0);
+
+		note(&seen, event);
+		CHECK(!fdspan_event_buffer_get(buffer, 1), "one event");
+		if (event->kind == FDSPAN_EVENT_CLOSED && !copy)
+			CHECK_CODE(0, fdspan_event_copy(event, &copy));
+		if (event->kind == FDSPAN_EVENT_EXIT && (event->valid & FDSPAN_EVENT_HAS_EXIT_STATUS))
+			CHECK(WEXITSTATUS(event->exit_status) == 7, "how it ended: %d", event->exit_status);
+	}
+	CHECK(seen.exits == 1, "the exit is told once: %u", seen.exits);
+	CHECK(!seen.gap, "sequence numbers have no gap");
+	fdspan_event_buffer_free(buffer);
+	fdspan_close(tracker);
+	CHECK(copy && copy->process && copy->process->pid == child.pid && copy->reference && copy->reference->path[0], "a copy outlives buffer and tracker");
+	fdspan_event_free(copy);
+}
+
+static void on_event_again(void *context, const struct fdspan_event *event)
+{
+	struct seen *seen = context;
+	struct fdspan_query query = {.size = sizeof(query)};
+	struct fdspan_statistics figures = {.size = sizeof(figures)};
+	struct fdspan_cursor *cursor;
+	uint64_t at_ns;
+
+	if (seen->all++)
+		return;
+	seen->reentry[0] = fdspan_process(seen->tracker, 1);
+	seen->reentry[1] = fdspan_cursor_open(seen->tracker, &query, &cursor);
+	seen->reentry[2] = fdspan_get_fd(seen->tracker);
+	seen->reentry[3] = fdspan_get_statistics(seen->tracker, &figures);
+	seen->reentry[4] = fdspan_get_timeout_ns(seen->tracker, &at_ns);
+	seen->reentry[5] = fdspan_resync(seen->tracker);
+	fdspan_close(seen->tracker);
+	CHECK(event->sequence == 1, "the event outlives the close");
+}
+
+static void part_callbacks(void)
+{
+	const char *path = path_of("callbacks");
+	struct seen seen = {.path = path};
+	struct fdspan_options options;
+	struct child child;
+	int code = 0;
+
+	close(make(path));
+	child = start_child(path, 0);
+	options = options_for(&child.pid, 1);
+	options.on_event = on_event_again;
+	options.event_context = &seen;
+	seen.tracker = open_tracker(&options);
+	end_child(child);
+	for (int i = 0; i < 500 && !seen.all; i++) {
+		is_readable(seen.tracker, 20);
+		code = fdspan_process(seen.tracker, 1000);
+	}
+	for (int i = 0; i < 6; i++)
+		CHECK(seen.reentry[i] == -EBUSY, "call %d from a callback: %d", i, seen.reentry[i]);
+	CHECK(seen.all == 1, "no event after the close: %u", seen.all);
+	CHECK_CODE(-ECANCELED, code);
+}
+
+static unsigned count_rows(struct fdspan_tracker *tracker, struct fdspan_query query)
+{
+	struct fdspan_cursor *cursor;
+	const struct fdspan_row *row;
+	unsigned count = 0;
+	int code;
+
+	query.size = sizeof(query);
+	CHECK_CODE(0, fdspan_cursor_open(tracker, &query, &cursor));
+	while ((code = fdspan_cursor_next(cursor, &row)) == 1) {
+		CHECK(row->process && row->reference && row->process->comm && row->reference->path, "a row is whole");
+		count++;
+	}
+	CHECK_CODE(0, code);
+	CHECK_CODE(0, fdspan_cursor_next(cursor, &row));
+	fdspan_cursor_close(cursor);
+	return count;
+}
+
+static void part_queries(void)
+{
+	const char *kept = path_of("queries/kept"), *gone = path_of("queries/gone");
+	int32_t self = getpid();
+	struct fdspan_options options = options_for(&self, 1);
+	struct fdspan_tracker *tracker;
+	struct fdspan_cursor *cursor;
+	const struct fdspan_row *row;
+	struct stat stat;
+	int first, second, third;
+
+	mkdir(path_of("queries"), 0700);
+	first = make(kept);
+	second = fcntl(first, F_DUPFD_CLOEXEC, 0);
+	third = make(gone);
+	unlink(gone);
+	fstat(first, &stat);
+	tracker = open_tracker(&options);
+	unsigned all = count_rows(tracker, (struct fdspan_query){0});
+
+	CHECK(all >= 3, "all rows: %u", all);
+	CHECK(count_rows(tracker, (struct fdspan_query){.pid = self}) == all, "the process's rows are all");
+	CHECK(count_rows(tracker, (struct fdspan_query){.pid = 1}) == 0, "what is not tracked is not there");
+	CHECK(count_rows(tracker, (struct fdspan_query){.path = path_of("queries")}) == 3, "below a directory");
+	CHECK(count_rows(tracker, (struct fdspan_query){.path = kept}) == 2, "of a path");
+	CHECK(count_rows(tracker, (struct fdspan_query){.path = path_of("quer")}) == 0, "a part of a name is no directory");
+	CHECK(count_rows(tracker, (struct fdspan_query){.path = path_of("queries"), .flags = FDSPAN_QUERY_DELETED}) == 1, "deleted below a directory");
+	CHECK(count_rows(tracker, (struct fdspan_query){.path = path_of("queries"), .kinds = FDSPAN_REF_FD, .types = FDSPAN_TYPE_DIRECTORY}) == 0, "kinds and types");
+	struct fdspan_query file = {.ino = stat.st_ino};
+
+	CHECK(count_rows(tracker, (struct fdspan_query){.minimum_age_ns = 3600ull * 24 * 365 * 1000000000u}) == 0, "nothing is a year old");
+	CHECK(count_rows(tracker, (struct fdspan_query){.minimum_age_ns = 1}) == all, "everything is older than a nanosecond");
+
+	/* The row is right. */
+	struct fdspan_query by_path = {.size = sizeof(by_path), .path = gone};
+
+	CHECK_CODE(0, fdspan_cursor_open(tracker, &by_path, &cursor));
+	CHECK_CODE(1, fdspan_cursor_next(cursor, &row));
+	CHECK(row->reference->kind == FDSPAN_REF_FD && row->reference->fd == third && row->reference->name == FDSPAN_NAME_DELETED &&
+		      row->reference->type == FDSPAN_TYPE_REGULAR && row->process->pid == self,
+	      "fd %d, name %u", row->reference->fd, row->reference->name);
+	CHECK((row->reference->open_flags & O_CLOEXEC) && (row->reference->open_flags & O_ACCMODE) == O_RDWR, "flags %o", row->reference->open_flags);
+	file.dev_major = row->reference->dev_major;
+	file.dev_minor = row->reference->dev_minor;
+	uint64_t opened = row->reference->opened.latest_ns;
+
+	CHECK(opened <= now_ns(CLOCK_BOOTTIME), "opened in the past");
+	CHECK(count_rows(tracker, file) == 2, "by inode");
+	/* What another cursor does leaves this one's row and place alone. */
+	CHECK(strcmp(row->reference->path, gone) == 0 && row->reference->fd == third, "the row is still there");
+	CHECK_CODE(0, fdspan_cursor_next(cursor, &row));
+	CHECK(fdspan_process(tracker, 10) >= 0, "processed");
+	CHECK_CODE(-ESTALE, fdspan_cursor_next(cursor, &row));
+	fdspan_cursor_close(cursor);
+	fdspan_close(tracker);
+
+	/* The same from a snapshot; and the bytes back. */
+	struct fdspan_snapshot_options take = {.size = sizeof(take), .pids = &self, .pid_count = 1};
+	struct fdspan_snapshot *snapshot;
+	struct fdspan_snapshot_info info = {.size = sizeof(info)};
+
+	CHECK(write(third, "bytes", 5) == 5, "write");
+	CHECK_CODE(0, fdspan_snapshot_take(&take, &snapshot));
+	CHECK_CODE(0, fdspan_snapshot_get_info(snapshot, &info));
+	CHECK(info.processes == 1 && info.references >= 3 && info.ended_ns >= info.began_ns, "the snapshot's account");
+	CHECK_CODE(0, fdspan_cursor_open_snapshot(snapshot, &by_path, &cursor));
+	CHECK_CODE(1, fdspan_cursor_next(cursor, &row));
+	CHECK((row->reference->valid & FDSPAN_FIELD_SIZE) && row->reference->size_bytes == 5, "its size: %" PRIu64, row->reference->size_bytes);
+	struct fdspan_recover_options recover = {.size = sizeof(recover), .kind = FDSPAN_REF_FD, .pid = self, .fd = third,
+		.dev_major = row->reference->dev_major, .dev_minor = row->reference->dev_minor, .ino = row->reference->ino};
+	struct fdspan_recovered recovered = {.size = sizeof(recovered)};
+	int target = make(path_of("queries/back"));
+	char text[8] = "";
+
+	CHECK_CODE(0, fdspan_recover(&recover, target, &recovered));
+	CHECK(recovered.file_bytes == 5 && pread(target, text, 8, 0) == 5 && strcmp(text, "bytes") == 0, "the bytes are back: '%s'", text);
+	recover.ino++;
+	CHECK_CODE(-ESTALE, fdspan_recover(&recover, target, NULL));
+	fdspan_snapshot_free(snapshot);
+	CHECK_CODE(-ESTALE, fdspan_cursor_next(cursor, &row));
+	fdspan_cursor_close(cursor);
+	close(first), close(second), close(third), close(target);
+}
+
+/* Two trackers of one process, each with its own filter; one of them over a tree. */
+static void part_filters(void)
+{
+	const char *one = path_of("one"), *two = path_of("two");
+	struct seen seen_one = {.path = one}, seen_two = {.path = two}, other_one = {.path = two}, other_two = {.path = one};
+	struct child first, second;
+	struct fdspan_options options;
+	struct fdspan_tracker *tracker_one, *tracker_two;
+
+	close(make(one)), close(make(two));
+	first = start_child(one, 0);
+	second = start_child(two, 1);
+	options = options_for(&first.pid, 1);
+	options.on_event = on_event;
+	options.event_context = &seen_one;
+	tracker_one = open_tracker(&options);
+	options = options_for(NULL, 0);
+	options.trees = &second.pid;
+	options.tree_count = 1;
+	options.on_event = on_event;
+	options.event_context = &seen_two;
+	tracker_two = open_tracker(&options);
+	int polls = fdspan_get_backend(tracker_two) == FDSPAN_BACKEND_PROCFS;
+
+	for (int i = 0; i < 3; i++)
+		tell(first, 'o'), tell(second, 'o');
+	if (!polls) {
+		run_until(tracker_one, &seen_one.closed, 3);
+		run_until(tracker_two, &seen_two.closed, 3);
+		CHECK(seen_one.opened == 3 && seen_one.closed == 3, "the first tracker sees its process: %u, %u", seen_one.opened, seen_one.closed);
+		CHECK(seen_two.opened == 3 && seen_two.closed == 3, "the second sees what its process forks: %u, %u", seen_two.opened, seen_two.closed);
+	}
+	CHECK(other_one.opened + other_two.opened == 0, "neither sees the other's");
+	CHECK(count_rows(tracker_one, (struct fdspan_query){.pid = second.pid}) == 0 && count_rows(tracker_one, (struct fdspan_query){.pid = first.pid}) > 0,
+	      "the index claims the filtered process only");
+	struct fdspan_statistics figures = {.size = sizeof(figures)};
+
+	CHECK_CODE(0, fdspan_get_statistics(tracker_one, &figures));
+	/* Six spans, and the names that anybody on this machine took away meanwhile. */
+	CHECK(figures.processes == 1 && (polls || figures.records < 2000), "the kernel hands over little: %" PRIu64 " records", figures.records);
+	end_child(first);
+	end_child(second);
+	run_until(tracker_one, &seen_one.exits, 1);
+	run_until(tracker_two, &seen_two.exits, polls ? 1 : 4);
+	CHECK(seen_one.exits == 1 && (polls || seen_two.exits == 4), "the ends of a process, and of a tree: %u, %u", seen_one.exits, seen_two.exits);
+	CHECK(count_rows(tracker_one, (struct fdspan_query){0}) == 0 && count_rows(tracker_two, (struct fdspan_query){0}) == 0, "nothing is left");
+	fdspan_close(tracker_one);
+	fdspan_close(tracker_two);
+
+	/* Types and paths. */
+	int32_t self = getpid();
+	struct seen all = {0};
+
+	options = options_for(&self, 1);
+	options.types = FDSPAN_TYPE_REGULAR;
+	options.paths = &one;
+	options.path_count = 1;
+	options.events = FDSPAN_EVENT_OPENED;
+	options.on_event = on_event;
+	options.event_context = &all;
+	tracker_one = open_tracker(&options);
+	int regular = make(one), other = make(two), directory_fd = open(directory, O_RDONLY | O_CLOEXEC);
+
+	run_until(tracker_one, &all.opened, 1);
+	CHECK(all.opened == 1 && all.closed == 0, "one path, one type, one kind of event: %u", all.opened);
+	CHECK(count_rows(tracker_one, (struct fdspan_query){0}) == 1, "its index, too: %u", count_rows(tracker_one, (struct fdspan_query){0}));
+	close(regular), close(other), close(directory_fd);
+	fdspan_close(tracker_one);
+}
+
+/* A cgroup, with one below it. */
+static void part_cgroup(void)
+{
+	const char *one = path_of("in-cgroup"), *two = path_of("outside");
+	char line[512], mount[256] = "", group[300] = "", below[320], procs[340];
+	struct seen seen = {.path = one}, outside = {.path = two};
+	FILE *mounts = fopen("/proc/self/mounts", "re");
+
+	while (mounts && fgets(line, sizeof(line), mounts))
+		if (sscanf(line, "%*s %255s cgroup2", mount) == 1 && strstr(line, " cgroup2 "))
+			break;
+	fclose(mounts);
+	snprintf(group, sizeof(group), "%s/fdspan-contract-%d", mount, getpid());
+	snprintf(below, sizeof(below), "%s/below", group);
+	snprintf(procs, sizeof(procs), "%s/cgroup.procs", below);
+	CHECK(mkdir(group, 0755) == 0 && mkdir(below, 0755) == 0, "a cgroup in %s: %s", mount, strerror(errno));
+	close(make(one)), close(make(two));
+	struct child inside = start_child(one, 0), other = start_child(two, 0);
+	FILE *file = fopen(procs, "we");
+
+	CHECK(file && fprintf(file, "%d", inside.pid) > 0 && fclose(file) == 0, "moved into %s", procs);
+	const char *groups[] = {group};
+	struct fdspan_options options = options_for(NULL, 0);
+	struct fdspan_tracker *tracker;
+
+	options.cgroups = groups;
+	options.cgroup_count = 1;
+	options.on_event = on_event;
+	options.event_context = &seen;
+	tracker = open_tracker(&options);
+	tell(inside, 'o'), tell(other, 'o');
+	if (fdspan_get_backend(tracker) != FDSPAN_BACKEND_PROCFS) {
+		run_until(tracker, &seen.closed, 1);
+		CHECK(seen.opened == 1 && seen.closed == 1, "what is below the cgroup is seen: %u, %u", seen.opened, seen.closed);
+	}
+	CHECK(count_rows(tracker, (struct fdspan_query){.pid = inside.pid}) > 0 && count_rows(tracker, (struct fdspan_query){.pid = other.pid}) == 0,
+	      "who is in the cgroup, and nobody else");
+	end_child(inside), end_child(other);
+	run_until(tracker, &seen.exits, 1);
+	CHECK(seen.exits == 1 && outside.all == 0, "its end: %u", seen.exits);
+	fdspan_close(tracker);
+	groups[0] = directory;
+	CHECK_CODE(-EINVAL, fdspan_open(&options, &tracker));
+	groups[0] = "/nowhere";
+	CHECK_CODE(-ENOENT, fdspan_open(&options, &tracker));
+	CHECK(rmdir(below) == 0 && rmdir(group) == 0, "rmdir: %s", strerror(errno));
+}
+
+static void part_fork(void)
+{
+	const char *path = path_of("fork");
+	struct child child;
+	struct seen seen = {.path = path};
+	struct fdspan_options options;
+	struct fdspan_tracker *tracker;
+	struct fdspan_cursor *cursor;
+	struct fdspan_query query = {.size = sizeof(query)};
+	const struct fdspan_row *row;
+	int status;
+
+	close(make(path));
+	child = start_child(path, 0);
+	options = options_for(&child.pid, 1);
+	options.on_event = on_event;
+	options.event_context = &seen;
+	tracker = open_tracker(&options);
+	CHECK_CODE(0, fdspan_cursor_open(tracker, &query, &cursor));
+	fflush(stdout);
+	pid_t forked = fork();
+
+	if (forked == 0) {
+		struct fdspan_event_buffer *buffer;
+		struct fdspan_statistics figures = {.size = sizeof(figures)};
+		struct fdspan_cursor *other;
+		uint64_t at_ns;
+
+		failures = 0;
+		CHECK_CODE(0, fdspan_event_buffer_new(4, &buffer));
+		CHECK_CODE(-ECHILD, fdspan_process(tracker, 1));
+		CHECK_CODE(-ECHILD, fdspan_read_events(tracker, buffer));
+		CHECK_CODE(-ECHILD, fdspan_get_fd(tracker));
+		CHECK_CODE(-ECHILD, fdspan_get_timeout_ns(tracker, &at_ns));
+		CHECK_CODE(-ECHILD, fdspan_resync(tracker));
+		CHECK_CODE(-ECHILD, fdspan_get_backend(tracker));
+		CHECK_CODE(-ECHILD, fdspan_get_statistics(tracker, &figures));
+		CHECK_CODE(-ECHILD, fdspan_cursor_open(tracker, &query, &other));
+		CHECK_CODE(-ECHILD, fdspan_cursor_next(cursor, &row));
+		fdspan_cursor_close(cursor);
+		fdspan_close(tracker);
+		fdspan_event_buffer_free(buffer);
+		fflush(stdout);
+		_exit(failures ? 1 : 0);
+	}
+	waitpid(forked, &status, 0);
+	CHECK(status == 0, "the child");
+	/* The child's close left the parent's alone. */
+	CHECK(fdspan_cursor_next(cursor, &row) == 1, "the parent's cursor");
+	fdspan_cursor_close(cursor);
+	tell(child, 'o');
+	if (fdspan_get_backend(tracker) != FDSPAN_BACKEND_PROCFS) {
+		run_until(tracker, &seen.closed, 1);
+		CHECK(seen.opened == 1 && seen.closed == 1, "the parent's tracker still sees: %u, %u", seen.opened, seen.closed);
+	}
+	end_child(child);
+	fdspan_close(tracker);
+}
+
+/* A host that does not look for 10 s, while more happens than the ring holds. */
+static void part_blocked(void)
+{
+	const char *path = path_of("blocked");
+	struct seen seen = {.path = path};
+	struct fdspan_options options;
+	struct fdspan_tracker *tracker;
+	struct child child;
+
+	close(make(path));
+	child = start_child(path, 0);
+	options = options_for(&child.pid, 1);
+	options.memory_bytes = 4 << 20;
+	options.on_event = on_event;
+	options.event_context = &seen;
+	tracker = open_tracker(&options);
+	if (fdspan_get_backend(tracker) != FDSPAN_BACKEND_PROCFS) {
+		uint64_t began = now_ns(CLOCK_MONOTONIC);
+
+		tell(child, 'm');
+		while (now_ns(CLOCK_MONOTONIC) - began < 10000000000u)
+			usleep(100000);
+		run(tracker, 1000);
+		struct fdspan_statistics figures = {.size = sizeof(figures)};
+
+		CHECK_CODE(0, fdspan_get_statistics(tracker, &figures));
+		CHECK(seen.lost > 0, "the loss is told: %" PRIu64, seen.lost);
+		CHECK(figures.lost_records > 0 && figures.resyncs > 0, "and counted: %" PRIu64 ", mended %" PRIu64 " times", figures.lost_records, figures.resyncs);
+		CHECK(seen.lost == figures.lost_records, "no loss is silent: %" PRIu64 " of %" PRIu64, seen.lost, figures.lost_records);
+		unsigned open_now = count_rows(tracker, (struct fdspan_query){.path = path});
+
+		CHECK(open_now == 0, "nothing is left over: %u", open_now);
+		seen.opened = seen.closed = 0;
+		tell(child, 'o');
+		run_until(tracker, &seen.closed, 1);
+		CHECK(seen.opened == 1 && seen.closed == 1, "and it goes on: %u, %u", seen.opened, seen.closed);
+		CHECK(figures.index_bytes < 4 << 20, "memory stays within its bound: %" PRIu64, figures.index_bytes);
+	}
+	end_child(child);
+	fdspan_close(tracker);
+}
+
+static unsigned open_descriptors(void)
+{
+	unsigned count = 0;
+
+	for (int fd = 0; fd < 4096; fd++)
+		count += fcntl(fd, F_GETFD) >= 0;
+	return count;
+}
+
+/* The ids of the BPF objects behind our descriptors. */
+static size_t bpf_ids(uint32_t *programs, size_t room)
+{
+	char line[128], name[64];
+	size_t count = 0;
+
+	for (int fd = 0; fd < 4096 && count < room; fd++) {
+		snprintf(name, sizeof(name), "/proc/self/fdinfo/%d", fd);
+		FILE *file = fopen(name, "re");
+
+		if (!file)
+			continue;
+		while (fgets(line, sizeof(line), file) && count < room)
+			if (sscanf(line, "prog_id: %u", &programs[count]) == 1)
+				count++;
+		fclose(file);
+	}
+	return count;
+}
+
+static int program_exists(uint32_t id)
+{
+	union bpf_attr attributes = {.prog_id = id};
+	int fd = (int)syscall(SYS_bpf, BPF_PROG_GET_FD_BY_ID, &attributes, sizeof(attributes));
+
+	if (fd < 0)
+		return 0;
+	close(fd);
+	return 1;
+}
+
+static void part_cycles(int cycles)
+{
+	int32_t self = getpid();
+	struct fdspan_options options = options_for(&self, 1);
+	uint32_t programs[1024];
+	size_t program_count = 0, heap = 0;
+	unsigned descriptors = 0;
+
+	for (int i = 0; i <= cycles; i++) {
+		struct fdspan_tracker *tracker = open_tracker(&options);
+
+		CHECK(fdspan_process(tracker, 10) >= 0, "cycle %d", i);
+		if (i == cycles)
+			program_count = bpf_ids(programs, 1024);
+		fdspan_close(tracker);
+		/* The first ones pay for what the C library keeps. */
+		if (i == (cycles > 2 ? 2 : 0)) {
+			descriptors = open_descriptors();
+			heap = mallinfo2().uordblks;
+		}
+	}
+	CHECK(open_descriptors() == descriptors, "descriptors: %u, then %u", descriptors, open_descriptors());
+	size_t after = mallinfo2().uordblks;
+
+	CHECK(after <= heap + 4096, "heap: %zu, then %zu", heap, after);
+	unsigned alive = 0;
+
+	/* Freed behind a grace period. */
+	for (int round = 0; round < 50; round++) {
+		alive = 0;
+		for (size_t i = 0; i < program_count; i++)
+			alive += program_exists(programs[i]);
+		if (!alive)
+			break;
+		usleep(100000);
+	}
+	CHECK(alive == 0, "%u of %zu programs are left in the kernel", alive, program_count);
+	printf("%d cycles: %zu programs in the last, none left; heap %zu -> %zu bytes\n", cycles, program_count, heap, after);
+}
+
+static void handler(int number)
+{
+	(void)number;
+}
+
+/* The host's own things are as they were. */
+static void part_guest(void)
+{
+	int numbers[] = {SIGCHLD, SIGPIPE, SIGALRM, SIGUSR1, SIGSEGV, SIGTERM};
+	struct rlimit files, memlock, now;
+	struct sigaction mine = {.sa_handler = handler}, found;
+	struct fdspan_capabilities machine = {.size = sizeof(machine)};
+	struct fdspan_options options = options_for(NULL, 0);
+	struct fdspan_tracker *tracker;
+	sigset_t mask, mask_now;
+
+	options.on_log = NULL;
+	setlocale(LC_ALL, "C.UTF-8");
+	umask(0027);
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
+		sigaction(numbers[i], &mine, NULL);
+	sigemptyset(&mask);
+	sigaddset(&mask, SIGUSR2);
+	sigprocmask(SIG_SETMASK, &mask, NULL);
+	getrlimit(RLIMIT_NOFILE, &files);
+	getrlimit(RLIMIT_MEMLOCK, &memlock);
+
+	CHECK_CODE(0, fdspan_probe(&machine, NULL, NULL));
+	CHECK(machine.backends & 1u << FDSPAN_BACKEND_PROCFS, "procfs works everywhere");
+	tracker = open_tracker(&options);
+	run(tracker, 200);
+	CHECK_CODE(0, fdspan_resync(tracker));
+	fdspan_close(tracker);
+
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
+		sigaction(numbers[i], NULL, &found);
+		CHECK(found.sa_handler == handler, "the handler of signal %d", numbers[i]);
+	}
+	sigprocmask(SIG_SETMASK, NULL, &mask_now);
+	CHECK(sigismember(&mask_now, SIGUSR2) == 1 && sigismember(&mask_now, SIGTERM) == 0, "the signal mask");
+	CHECK(strcmp(setlocale(LC_ALL, NULL), "C.UTF-8") == 0, "the locale: %s", setlocale(LC_ALL, NULL));
+	CHECK(umask(0027) == 0027, "the umask");
+	getrlimit(RLIMIT_NOFILE, &now);
+	CHECK(now.rlim_cur == files.rlim_cur && now.rlim_max == files.rlim_max, "the limit of descriptors");
+	getrlimit(RLIMIT_MEMLOCK, &now);
+	CHECK(now.rlim_cur == memlock.rlim_cur && now.rlim_max == memlock.rlim_max, "the limit of locked memory");
+}
+
+/* Opened with privileges, used without: still sees and still mends. */
+static void part_dropped(void)
+{
+	const char *path = path_of("dropped");
+	struct seen seen = {.path = path};
+	struct fdspan_options options;
+	struct fdspan_tracker *tracker;
+	struct child child;
+
+	close(make(path));
+	child = start_child(path, 0);
+	options = options_for(&child.pid, 1);
+	options.on_event = on_event;
+	options.event_context = &seen;
+	tracker = open_tracker(&options);
+	CHECK(setgid(65534) == 0 && setuid(65534) == 0, "become nobody");
+	tell(child, 'o');
+	run_until(tracker, &seen.closed, 1);
+	CHECK(seen.opened == 1 && seen.closed == 1, "events: %u, %u", seen.opened, seen.closed);
+	CHECK_CODE(0, fdspan_resync(tracker));
+	CHECK(count_rows(tracker, (struct fdspan_query){.pid = child.pid}) > 0, "the index is whole after a resync");
+	tell(child, 'o');
+	run_until(tracker, &seen.closed, 2);
+	CHECK(seen.closed == 2, "and events go on: %u", seen.closed);
+	fdspan_close(tracker);
+	end_child(child);
+}
+
+int main(int argc, char **argv)
+{
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	snprintf(directory, sizeof(directory), "%s/contract-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+	if (!mkdtemp(directory))
+		return 2;
+	chmod(directory, 0755);
+	for (int i = 1; i < argc; i++) {
+		const char *part = argv[i];
+
+		for (uint32_t b = 0; b <= FDSPAN_BACKEND_PROCFS; b++)
+			if (strcmp(part, fdspan_backend_name(b)) == 0)
+				backend = b;
+		if (!strcmp(part, "misuse"))
+			part_misuse();
+		else if (!strcmp(part, "events"))
+			part_events();
+		else if (!strcmp(part, "callbacks"))
+			part_callbacks();
+		else if (!strcmp(part, "queries"))
+			part_queries();
+		else if (!strcmp(part, "filters"))
+			part_filters();
+		else if (!strcmp(part, "cgroup"))
+			part_cgroup();
+		else if (!strcmp(part, "fork"))
+			part_fork();
+		else if (!strcmp(part, "blocked"))
+			part_blocked();
+		else if (!strcmp(part, "guest"))
+			part_guest();
+		else if (!strcmp(part, "dropped"))
+			part_dropped();
+		else if (!strncmp(part, "cycles=", 7))
+			part_cycles(atoi(part + 7));
+	}
+	return failures ? 1 : 0;
+}
