@@ -47,3 +47,15 @@ install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/fdspan DESTINATION ${CMAKE_INSTA
 install(TARGETS fdspan RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(FILES ${PROJECT_SOURCE_DIR}/tools/completions/fdspan.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME fdspan)
 install(FILES ${PROJECT_SOURCE_DIR}/tools/man/fdspan.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+install(FILES ${PROJECT_SOURCE_DIR}/tools/man/fdspan.7 DESTINATION ${CMAKE_INSTALL_MANDIR}/man7)
+
+# Section 3, from the header's comments.
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
+set(MAN3 ${PROJECT_BINARY_DIR}/man3)
+add_custom_command(
+  OUTPUT ${MAN3}/made
+  COMMAND ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/tools/man/api.py ${PROJECT_SOURCE_DIR}/include/fdspan/fdspan.h ${MAN3}
+  COMMAND ${CMAKE_COMMAND} -E touch ${MAN3}/made
+  DEPENDS ${PROJECT_SOURCE_DIR}/tools/man/api.py ${PROJECT_SOURCE_DIR}/include/fdspan/fdspan.h VERBATIM COMMENT "man pages of section 3")
+add_custom_target(fdspan_man3 ALL DEPENDS ${MAN3}/made)
+install(DIRECTORY ${MAN3} DESTINATION ${CMAKE_INSTALL_MANDIR} FILES_MATCHING PATTERN "*.3")
