@@ -907,7 +907,7 @@ int fdspan_hidden_files(struct bpf_iter__bpf_map_elem *ctx)
 	row->open_flags = FDSPAN_GET(struct file, file, f_flags);
 	row->description_earliest_ns = description->opened_earliest_ns;
 	row->description_latest_ns = description->opened_latest_ns;
-	row->description_id = description->id;
+	row->description_id = description->id ?: fdspan_hidden(file);
 	/* Until now it was alive: so was all that was read. */
 	if (fdspan_description_lives(file, inode))
 		fdspan_write_row(ctx->meta->seq);
