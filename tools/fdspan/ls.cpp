@@ -14,6 +14,7 @@
 #include "filter.hpp"
 #include "gaps.hpp"
 #include "options.hpp"
+#include "service/control/client.hpp"
 #include "text.hpp"
 
 namespace fdspan::cli {
@@ -40,6 +41,7 @@ struct LsOptions {
     bool no_headings = false;
     bool human_sizes = false;
     bool list_columns = false;
+    bool ask_daemon = true;
     std::string column_list;  // empty: the default
     const Column* sort = nullptr;
     Backend backend = Backend::automatic;
@@ -118,6 +120,8 @@ void define_options(CLI::App& app, LsOptions& options, std::vector<std::string>&
     add_flag(app, "-J,--json", options.json, "One JSON document; every kind of reference, every key unless -o selects");
     add_flag(app, "-n,--noheadings,--no-headings", options.no_headings, "No heading line");
     add_flag(app, "--human", options.human_sizes, "Sizes as 1.5K, 20M");
+    app.add_flag_function("--no-daemon", [&options](std::int64_t) { options.ask_daemon = false; }, "Do not ask fdspand for times")
+        ->disable_flag_override();
     add_backend(app, options.backend);
     add_color(app, options.color);
 }
@@ -430,6 +434,26 @@ void Listing::print_table(Output& output) {
     }
 }
 
+// What the daemon saw being opened has its exact time, for callers that may not trace themselves. Armed tracking has been read already.
+void add_daemon_times(SnapshotAnswer& answer, const SnapshotRequest& request) {
+    if (answer.armed || !request.wants(field_times)) return;
+    const Result<service::TimesAnswer> times = service::ask_times(service::default_socket, request.pids);
+    if (!times) {
+        // No daemon, or none for this user, is nothing to complain of.
+        const int code = times.error().code;
+        if (code != ENOENT && code != ECONNREFUSED && code != EACCES) answer.warnings.push_back(times.error().message);
+        return;
+    }
+    if (!times->certain) {
+        answer.warnings.emplace_back("the daemon is mending a loss; its times are left out");
+        return;
+    }
+    service::join_times(answer.snapshot, *times);
+    answer.backend = times->backend;
+    // With the daemon's times it does not matter that they could not be read through BPF.
+    answer.warnings.clear();
+}
+
 int list(const LsOptions& options, Output& output) {
     // What to print decides what to read.
     std::vector<const Column*> columns;
@@ -463,8 +487,9 @@ int list(const LsOptions& options, Output& output) {
     const bool collapse = !options.json && std::find(columns.begin(), columns.end(), find_column("MAP")) == columns.end();
     if (collapse && request.wants(RefKind::mem)) request.fields |= field_path | field_stat;
 
-    const Result<SnapshotAnswer> answer = take_snapshot(request, options.backend);
+    Result<SnapshotAnswer> answer = take_snapshot(request, options.backend);
     if (!answer) return usage_error(answer.error().message);
+    if (options.ask_daemon && options.backend == Backend::automatic) add_daemon_times(*answer, request);
     const Snapshot& snapshot = answer->snapshot;
 
     const std::uint64_t unreadable = count_unreadable(snapshot, options.processes);

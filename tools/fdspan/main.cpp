@@ -23,6 +23,7 @@ constexpr Command commands[] = {
     {"deleted", "list deleted files that are still held, and the space they take", run_deleted},
     {"recover", "copy a held file out, deleted or not", run_recover},
     {"log", "show what the daemon wrote down", run_log},
+    {"check", "judge what the daemon sees, as a monitoring plugin", run_check},
     {"arm", "let the kernel record exact times from now on, without a process", run_arm},
     {"disarm", "end what arm began", run_disarm},
     {"doctor", "say what this kernel and these privileges allow", run_doctor},

@@ -29,6 +29,7 @@ int run_deleted(std::vector<std::string> arguments, Output& output);
 int run_recover(std::vector<std::string> arguments, Output& output);
 int run_arm(std::vector<std::string> arguments, Output& output);
 int run_disarm(std::vector<std::string> arguments, Output& output);
+int run_check(std::vector<std::string> arguments, Output& output);
 int run_log(std::vector<std::string> arguments, Output& output);
 int run_doctor(std::vector<std::string> arguments, Output& output);
 

@@ -123,6 +123,33 @@ const std::vector<Setting>& all_settings() {
          [](Config& config, const std::string& text) { return set_count(config.jsonl.keep, text, 0, 1000); }},
         {"log.journal", "--journal", "BOOL", "Also send rows to the journal [false]",
          [](Config& config, const std::string& text) { return set_flag(config.journal, text); }},
+        {"socket.path", "--socket", "PATH", "Where fdspan asks; empty: nowhere [/run/fdspan/fdspan.sock]",
+         [](Config& config, const std::string& text) { return set_path(config.control.path, text); }},
+        {"socket.group", "", "NAME", "The group that may ask [fdspan]",
+         [](Config& config, const std::string& text) -> Result<void> {
+             config.control.group = text;
+             return {};
+         }},
+        {"socket.max_clients", "", "N", "Clients at a time; a quarter of them of one user [1024]",
+         [](Config& config, const std::string& text) {
+             auto done = set_count(config.control.max_clients, text, 4, 65536);
+             config.control.max_clients_of_user = config.control.max_clients / 4;
+             return done;
+         }},
+        {"metrics.listen", "--metrics", "ADDRESS", "Where Prometheus scrapes; empty: nowhere [127.0.0.1:9731]",
+         [](Config& config, const std::string& text) -> Result<void> {
+             if (!text.empty() && text.find(':') == std::string::npos) return fail(EINVAL, "\"" + cli::escape(text) + "\" has no port, as 127.0.0.1:9731 has");
+             config.metrics_address = text;
+             return {};
+         }},
+        {"metrics.textfile", "--textfile", "FILE", "Also write metrics to this file, for node_exporter's textfile collector",
+         [](Config& config, const std::string& text) { return set_path(config.textfile, text); }},
+        {"monitor.interval", "--interval", "DUR", "How often metrics are made and processes are looked at for leaks [10s]",
+         [](Config& config, const std::string& text) { return set_duration(config.monitor.interval_ns, text, second / 10, 3600 * second); }},
+        {"monitor.leak_samples", "", "N", "Looks in a row that have to show ever more descriptors before a leak is suspected [12]",
+         [](Config& config, const std::string& text) { return set_count(config.monitor.leak_samples, text, 3, 1000); }},
+        {"monitor.leak_growth", "", "N", "Descriptors that have to be added meanwhile [100]",
+         [](Config& config, const std::string& text) { return set_count(config.monitor.leak_growth, text, 1, 1U << 30); }},
     };
     return settings;
 }

@@ -10,7 +10,10 @@
 
 #include "api/snapshot.hpp"
 #include "base/result.hpp"
+#include "service/control/protocol.hpp"
+#include "service/control/server.hpp"
 #include "service/log/event_log.hpp"
+#include "service/monitor/monitor.hpp"
 
 namespace fdspan::daemon {
 
@@ -26,6 +29,10 @@ struct Config {
     service::LogPolicy policy;
     service::JsonlSettings jsonl;                        // path "": none
     bool journal = false;
+    service::ControlSettings control{.path = service::default_socket};  // path "": none
+    std::string metrics_address = "127.0.0.1:9731";     // "": none
+    std::string textfile;                                // "": none
+    service::MonitorSettings monitor;
 };
 
 // One setting: its place in the file, its option on the command line ("" where it has none), and what its text means.

@@ -18,12 +18,16 @@
 #include "base/unique_fd.hpp"
 #include "index/index.hpp"
 #include "log_format.hpp"
+#include "privileges.hpp"
+#include "service/monitor/metrics.hpp"
 #include "text.hpp"
 
 namespace fdspan::daemon {
 namespace {
 
 constexpr std::size_t events_per_batch = 4096;
+// Before a client is answered, the ring is emptied; under steady fire not for ever.
+constexpr int max_catch_up_rounds = 64;
 
 service::EventLogSettings log_settings(const Config& config) {
     service::EventLogSettings settings;
@@ -54,6 +58,11 @@ public:
 private:
     Result<void> add_to_poll(int fd);
     Result<void> arm_pinned();
+    Result<void> open_control();
+    void open_metrics();
+    Result<void> process();
+    Result<void> answer_clients();
+    void sample();
     void take(const Event& event);
     void reload();
 
@@ -62,6 +71,13 @@ private:
     UniqueFd poll_, signals_;
     std::unique_ptr<service::EventLog> log_;
     std::unique_ptr<Tracker> tracker_;
+    std::unique_ptr<service::ControlServer> control_;
+    service::Monitor monitor_{{}};
+    std::shared_ptr<service::Metrics> metrics_ = std::make_shared<service::Metrics>();
+    std::unique_ptr<prometheus::Exposer> exposer_;
+    std::string textfile_problem_;
+    service::EventCounts events_;
+    std::uint64_t started_ns_ = boottime_now_ns();
     std::size_t warnings_said_ = 0;
     std::uint64_t watchdog_interval_ns_ = 0;  // 0: nobody watches
     std::uint64_t next_watchdog_ns_ = 0;
@@ -99,7 +115,6 @@ Result<void> Daemon::open() {
     if (!signals_.valid()) return fail_errno(errno, "signalfd");
     if (auto done = add_to_poll(signals_.get()); !done) return done;
 
-    log_ = std::make_unique<service::EventLog>(log_settings(config_), say);
     if (config_.pinned && config_.backend != Backend::procfs) {
         if (auto done = arm_pinned(); !done) return done;
     }
@@ -109,6 +124,13 @@ Result<void> Daemon::open() {
     if (!opened) return tl::unexpected(opened.error());
     tracker_ = std::move(*opened);
     if (auto done = add_to_poll(tracker_->fd()); !done) return done;
+    if (auto done = open_control(); !done) return done;
+    // Threads that are made from here on have no more of them.
+    drop_privileges();
+    log_ = std::make_unique<service::EventLog>(log_settings(config_), say);
+    monitor_.set(config_.monitor);
+    sample();
+    open_metrics();
     spdlog::info("tracing with the backend {}; {} descriptors are open", to_string(tracker_->backend()), tracker_->index().counts().descriptors);
 
     std::uint64_t watchdog_us = 0;
@@ -118,7 +140,46 @@ Result<void> Daemon::open() {
     return {};
 }
 
+Result<void> Daemon::open_control() {
+    // systemd has made the socket already, with what its unit says about group and mode.
+    const int handed_over = ::sd_listen_fds(1);
+    if (handed_over < 0) return fail_errno(-handed_over, "sockets from systemd");
+    if (handed_over > 1) return fail(EINVAL, "systemd handed over " + std::to_string(handed_over) + " sockets instead of one");
+    if (handed_over == 0 && config_.control.path.empty()) return {};
+    auto opened = service::ControlServer::open(config_.control, handed_over == 1 ? SD_LISTEN_FDS_START : -1,
+                                               [](const std::string& text) { spdlog::warn("{}", cli::escape(text)); });
+    if (!opened) return tl::unexpected(opened.error());
+    control_ = std::move(*opened);
+    return add_to_poll(control_->fd());
+}
+
+// Tracing does not depend on somebody else's port.
+void Daemon::open_metrics() {
+    exposer_.reset();
+    if (config_.metrics_address.empty()) return;
+    auto exposer = service::serve_metrics(config_.metrics_address, metrics_);
+    if (!exposer) {
+        spdlog::error("{}", cli::escape(exposer.error().message));
+        return;
+    }
+    exposer_ = std::move(*exposer);
+}
+
+void Daemon::sample() {
+    monitor_.sample(tracker_->index(), boottime_now_ns());
+    metrics_->update({monitor_.figures(), tracker_->index().counts(), tracker_->health(), events_, log_->status(),
+                      control_ ? control_->counts() : service::ControlCounts{}, to_string(tracker_->backend()), started_ns_});
+    if (config_.textfile.empty()) return;
+    const auto written = metrics_->write_textfile(config_.textfile);
+    const std::string problem = written ? std::string() : written.error().message;
+    if (!problem.empty() && problem != textfile_problem_) spdlog::error("{}", cli::escape(problem));
+    textfile_problem_ = problem;
+}
+
 void Daemon::take(const Event& event) {
+    ++events_.by_kind[static_cast<std::size_t>(event.kind)];
+    events_.lost_records += event.lost_records;
+    monitor_.note(event);
     if (event.kind == EventKind::lost) spdlog::warn("{} events were lost, because the kernel had no room for them", event.lost_records);
     if (config_.policy.keeps(event)) log_->push(service::row_of(event));
 }
@@ -129,10 +190,14 @@ void Daemon::reload() {
     if (!loaded) {
         spdlog::error("not reloaded, the settings stay as they are: {}", loaded.error().message);
     } else {
-        if (loaded->backend != config_.backend || loaded->pinned != config_.pinned || loaded->database != config_.database) {
-            spdlog::warn("backend, pinned and log.database change with the next start only");
+        if (loaded->backend != config_.backend || loaded->pinned != config_.pinned || loaded->database != config_.database ||
+            loaded->control.path != config_.control.path || loaded->control.group != config_.control.group) {
+            spdlog::warn("backend, pinned, log.database and socket change with the next start only");
         }
+        const bool other_address = loaded->metrics_address != config_.metrics_address;
         config_ = std::move(*loaded);
+        monitor_.set(config_.monitor);
+        if (other_address) open_metrics();
         spdlog::info("reloaded");
     }
     // A renamed JSON file is opened anew either way.
@@ -140,33 +205,58 @@ void Daemon::reload() {
     ::sd_notify(0, "READY=1");
 }
 
+Result<void> Daemon::process() {
+    auto processed = tracker_->process([this](const Event& event) { take(event); }, events_per_batch);
+    if (!processed) return tl::unexpected(processed.error());
+    for (; warnings_said_ < tracker_->warnings().size(); ++warnings_said_) spdlog::warn("{}", tracker_->warnings()[warnings_said_]);
+    return {};
+}
+
+Result<void> Daemon::answer_clients() {
+    if (!control_ || !control_->receive()) return {};
+    // What happened before the question belongs into the answer.
+    for (int round = 0; round < max_catch_up_rounds; ++round) {
+        if (auto done = process(); !done) return done;
+        if (tracker_->health().certain) break;
+    }
+    const bool certain = tracker_->health().certain;
+    control_->answer({tracker_->index(), tracker_->backend(), certain,
+                      [&](const service::Viewer& viewer) { return monitor_.check_json(viewer, certain); }});
+    return {};
+}
+
 Result<void> Daemon::loop() {
-    const Tracker::Sink sink = [this](const Event& event) { take(event); };
     while (!stopping_) {
-        int wait_ms = tracker_->timeout_ms();
+        std::int64_t wait_ms = tracker_->timeout_ms();
+        const auto no_later_than = [&wait_ms](std::int64_t ms) { wait_ms = wait_ms < 0 ? ms : std::min(wait_ms, ms); };
         const std::uint64_t now = boottime_now_ns();
+        const auto until_ms = [now](std::uint64_t at_ns) { return at_ns <= now ? 0 : static_cast<std::int64_t>((at_ns - now) / 1'000'000 + 1); };
         if (watchdog_interval_ns_ != 0) {
             if (now >= next_watchdog_ns_) {
                 ::sd_notify(0, "WATCHDOG=1");
                 next_watchdog_ns_ = now + watchdog_interval_ns_;
             }
-            const int left_ms = static_cast<int>((next_watchdog_ns_ - now) / 1'000'000 + 1);
-            wait_ms = wait_ms < 0 ? left_ms : std::min(wait_ms, left_ms);
+            no_later_than(until_ms(next_watchdog_ns_));
         }
-        epoll_event ready[64];
-        const int count = ::epoll_wait(poll_.get(), ready, 64, wait_ms);
+        no_later_than(until_ms(monitor_.next_ns()));
+        if (control_ && control_->timeout_ms() >= 0) no_later_than(control_->timeout_ms());
+        epoll_event ready[8];
+        const int count = ::epoll_wait(poll_.get(), ready, 8, static_cast<int>(wait_ms));
         if (count < 0 && errno != EINTR) return fail_errno(errno, "epoll_wait");
         for (int at = 0; at < count; ++at) {
             if (ready[at].data.fd != signals_.get()) continue;
             signalfd_siginfo info{};
             while (::read(signals_.get(), &info, sizeof info) == static_cast<ssize_t>(sizeof info)) {
-                if (info.ssi_signo == SIGHUP) reload();
-                else stopping_ = true;
+                if (info.ssi_signo == SIGHUP) {
+                    reload();
+                } else {
+                    stopping_ = true;
+                }
             }
         }
-        auto processed = tracker_->process(sink, events_per_batch);
-        if (!processed) return tl::unexpected(processed.error());
-        for (; warnings_said_ < tracker_->warnings().size(); ++warnings_said_) spdlog::warn("{}", tracker_->warnings()[warnings_said_]);
+        if (auto done = process(); !done) return done;
+        if (auto done = answer_clients(); !done) return done;
+        if (boottime_now_ns() >= monitor_.next_ns()) sample();
     }
     ::sd_notify(0, "STOPPING=1");
     spdlog::info("stopping");

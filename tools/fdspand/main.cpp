@@ -92,7 +92,7 @@ int start(std::vector<std::string> arguments, cli::Output& output) {
     }
 
     // What the daemon writes tells of everybody's files.
-    ::umask(0027);
+    ::umask(0077);
     // Threads inherit the mask: the signals arrive at the loop only.
     sigset_t handled;
     ::sigemptyset(&handled);

@@ -4,7 +4,7 @@
 # Catch2 and FUSE are among them, for the tests, because one configuration serves both commands: no rebuild when they alternate.
 BUILD_PACKAGES=(g++ cmake ninja-build pkg-config clang bpftool libbpf-dev libelf-dev zlib1g-dev
   libspdlog-dev nlohmann-json3-dev libcli11-dev libexpected-dev catch2 libfuse3-dev
-  libsqlite3-dev libsystemd-dev python3)
+  libsqlite3-dev libsystemd-dev libcap-ng-dev prometheus-cpp-dev python3)
 
 # The second line: what the hosts of the library are built with, and what guards its ABI.
 TEST_PACKAGES=(jq sqlite3 lsof python3 util-linux mount procps fuse3 libclang-rt-14-dev valgrind

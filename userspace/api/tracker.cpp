@@ -92,6 +92,7 @@ struct Tracker::State {
     bool behind = false;                      // the ring held more than the last call took: its losses are not known yet
     bool draining = false;                    // the timer drives, the ring's own wakeups are off
     std::uint64_t malformed = 0;
+    std::uint64_t map_entries = 0;            // at the last sweep
     std::uint64_t lossy_since_ns = 0;         // 0: index and kernel agree
     std::uint64_t last_loss_ns = 0;
     std::uint64_t next_reconcile_ns = 0;      // CLOCK_BOOTTIME; 0: never
@@ -386,6 +387,7 @@ Result<void> Tracker::State::resync(const Sink& sink) {
     if (reader) {
         auto swept = reader->sweep();
         if (!swept) return tl::unexpected(swept.error());
+        map_entries = swept->kept;
     }
     return {};
 }
@@ -685,5 +687,16 @@ Result<VerifyReport> Tracker::verify(const Sink& sink) {
 const Index& Tracker::index() const { return state_->index; }
 const std::vector<std::string>& Tracker::warnings() const { return state_->warnings; }
 const std::vector<std::string>& Tracker::refused() const { return state_->refused; }
+
+TrackerHealth Tracker::health() const {
+    TrackerHealth health;
+    health.certain = !state_->behind && state_->lossy_since_ns == 0;
+    health.malformed = state_->malformed;
+    if (!state_->tracking) return health;
+    health.counters = state_->tracking->counters();
+    health.map_entries = state_->map_entries;
+    health.max_map_entries = std::uint64_t{state_->options.max_descriptions} + state_->options.max_descriptors + state_->options.max_tables;
+    return health;
+}
 
 }  // namespace fdspan

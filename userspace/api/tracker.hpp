@@ -58,6 +58,15 @@ struct VerifyReport {
     [[nodiscard]] bool equal() const { return phantoms + gaps + differing + stale_map_entries == 0; }
 };
 
+// How well the tracker follows, for whoever watches it.
+struct TrackerHealth {
+    bool certain = true;                  // no loss waits to be mended, and the ring holds nothing that the last process() left in it
+    std::uint64_t malformed = 0;          // records that nobody understood
+    TrackingCounters counters;            // of the kernel side
+    std::uint64_t map_entries = 0;        // in the kernel's maps, as of the last correcting snapshot
+    std::uint64_t max_map_entries = 0;    // 0: procfs has none
+};
+
 class Tracker {
 public:
     using Sink = std::function<void(const Event&)>;
@@ -92,6 +101,7 @@ public:
     [[nodiscard]] const std::vector<std::string>& warnings() const;
     // automatic only: why each better backend than backend() was not taken. Not a fault; for those who ask.
     [[nodiscard]] const std::vector<std::string>& refused() const;
+    [[nodiscard]] TrackerHealth health() const;
 
 private:
     struct State;

@@ -1541,6 +1541,14 @@ bool Index::lookup(pid_t pid, pid_t tid, std::int32_t fd, const RowVisitor& visi
     return true;
 }
 
+std::vector<pid_t> Index::processes_of(uid_t real_uid) const {
+    std::vector<pid_t> found;
+    for (const auto& [pid, process] : by_pid_) {
+        if (processes_[process].uid == real_uid) found.push_back(pid);
+    }
+    return found;
+}
+
 std::vector<pid_t> Index::incomplete() const {
     std::vector<pid_t> pids;
     if (incomplete_count_ == 0) return pids;

@@ -100,6 +100,7 @@ public:
     // ---- queries; each costs about what it returns ----
     [[nodiscard]] bool has_process(pid_t pid) const { return by_pid_.contains(pid); }
     [[nodiscard]] std::vector<pid_t> processes() const;  // ascending
+    [[nodiscard]] std::vector<pid_t> processes_of(uid_t real_uid) const;  // in no order
     void for_each(const RowVisitor& visit) const;  // ascending by pid
     void for_each_of_process(pid_t pid, const RowVisitor& visit) const;
     void for_each_of_file(DeviceNumber dev, std::uint64_t ino, const RowVisitor& visit) const;

@@ -212,7 +212,7 @@ void EventLog::write_sinks(std::vector<LogRow>& rows) {
 // Only the last part: a longer path that is not there is a mistake to be told of.
 Result<void> EventLog::make_directory() {
     const std::filesystem::path directory = std::filesystem::path(settings_.store.path).parent_path();
-    if (directory.empty() || ::mkdir(directory.c_str(), 0750) == 0 || errno == EEXIST) return {};
+    if (directory.empty() || ::mkdir(directory.c_str(), 0700) == 0 || errno == EEXIST) return {};
     return fail(SQLITE_CANTOPEN, "make " + directory.string() + ": " + std::generic_category().message(errno));
 }
 

@@ -16,7 +16,7 @@
 namespace fdspan::service {
 
 std::string JsonlFile::open() {
-    file_.reset(::open(settings_.path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0640));
+    file_.reset(::open(settings_.path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600));
     struct stat status {};
     if (!file_.valid() || ::fstat(file_.get(), &status) != 0) return "open " + settings_.path + ": " + std::generic_category().message(errno);
     size_ = static_cast<std::uint64_t>(status.st_size);

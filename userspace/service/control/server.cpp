@@ -1,0 +1,327 @@
+#include "service/control/server.hpp"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <optional>
+
+#include "base/clock.hpp"
+#include "index/index.hpp"
+#include "service/control/protocol.hpp"
+
+namespace fdspan::service {
+namespace {
+
+constexpr int backlog = 1024;
+constexpr int accepted_per_turn = 64;
+constexpr int events_per_turn = 256;
+
+Result<sockaddr_un> address_of(const std::string& path) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    if (path.size() >= sizeof address.sun_path) return fail(ENAMETOOLONG, "the socket's path is too long: " + path);
+    path.copy(address.sun_path, path.size());
+    return address;
+}
+
+std::optional<gid_t> group_id(const std::string& name) {
+    std::vector<char> text(16384);
+    group entry{};
+    group* found = nullptr;
+    if (::getgrnam_r(name.c_str(), &entry, text.data(), text.size(), &found) != 0 || found == nullptr) return std::nullopt;
+    return entry.gr_gid;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ControlServer>> ControlServer::open(const ControlSettings& settings, int listening,
+                                                           const std::function<void(const std::string&)>& say) {
+    std::unique_ptr<ControlServer> server(new ControlServer);
+    server->max_clients_ = settings.max_clients;
+    server->max_clients_of_user_ = settings.max_clients_of_user;
+    if (listening >= 0) {
+        server->listening_.reset(listening);
+        if (::fcntl(listening, F_SETFL, O_NONBLOCK) != 0) return fail_errno(errno, "the socket that was handed over");
+    } else {
+        auto address = address_of(settings.path);
+        if (!address) return tl::unexpected(address.error());
+        server->listening_.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+        if (!server->listening_.valid()) return fail_errno(errno, "make a socket");
+        // A socket that nobody listens on is what a killed daemon left.
+        const UniqueFd probe(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+        if (::connect(probe.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) == 0 || errno == EAGAIN) {
+            return fail(EADDRINUSE, settings.path + ": another daemon answers there");
+        }
+        struct stat status {};
+        if (::lstat(settings.path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode)) ::unlink(settings.path.c_str());
+        const std::size_t slash = settings.path.rfind('/');
+        if (slash != std::string::npos && slash != 0) ::mkdir(settings.path.substr(0, slash).c_str(), 0755);
+        // Nobody gets in before the group is right.
+        const mode_t mask = ::umask(0177);
+        const int bound = ::bind(server->listening_.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address);
+        const int error = errno;
+        ::umask(mask);
+        if (bound != 0) return fail_errno(error, "bind " + settings.path);
+        server->path_ = settings.path;
+        if (const auto group = group_id(settings.group); !group) {
+            say("there is no group \"" + settings.group + "\": only root may ask over " + settings.path);
+        } else if (::chown(settings.path.c_str(), static_cast<uid_t>(-1), *group) != 0) {
+            say("give " + settings.path + " to the group " + settings.group + ": " + std::generic_category().message(errno));
+        } else if (::chmod(settings.path.c_str(), 0660) != 0) {
+            return fail_errno(errno, "chmod " + settings.path);
+        }
+        if (::listen(server->listening_.get(), backlog) != 0) return fail_errno(errno, "listen on " + settings.path);
+    }
+    server->poll_.reset(::epoll_create1(EPOLL_CLOEXEC));
+    if (!server->poll_.valid()) return fail_errno(errno, "epoll_create1");
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.fd = server->listening_.get();
+    if (::epoll_ctl(server->poll_.get(), EPOLL_CTL_ADD, server->listening_.get(), &event) != 0) return fail_errno(errno, "epoll_ctl");
+    return server;
+}
+
+ControlServer::~ControlServer() {
+    if (!path_.empty()) ::unlink(path_.c_str());
+}
+
+ControlCounts ControlServer::counts() const {
+    ControlCounts counts = counts_;
+    counts.clients = clients_.size();
+    return counts;
+}
+
+int ControlServer::timeout_ms() const {
+    if (clients_.empty()) return -1;
+    std::uint64_t first = ~std::uint64_t{0};
+    for (const auto& [fd, client] : clients_) first = std::min({first, client->deadline_ns, client->total_deadline_ns});
+    const std::uint64_t now = boottime_now_ns();
+    return first <= now ? 0 : static_cast<int>((first - now) / 1'000'000 + 1);
+}
+
+void ControlServer::poll_for(Client& client, std::uint32_t events) {
+    if (client.polled == events) return;
+    epoll_event event{};
+    event.events = events;
+    event.data.fd = client.fd.get();
+    ::epoll_ctl(poll_.get(), client.polled == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, client.fd.get(), &event);
+    client.polled = events;
+}
+
+void ControlServer::refuse(Client& client, std::string_view why) {
+    append_message(client.out, MessageType::error, why);
+    client.asked = client.begun = client.ended = true;
+    ++counts_.refused;
+}
+
+void ControlServer::accept_clients() {
+    for (int number = 0; number < accepted_per_turn; ++number) {
+        UniqueFd fd(::accept4(listening_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+        // Without descriptors to spare the connection waits in the backlog; the pause keeps that from being a busy loop.
+        if (!fd.valid()) {
+            if (errno == EMFILE || errno == ENFILE) ::usleep(1000);
+            return;
+        }
+        auto client = std::make_unique<Client>();
+        client->viewer = Viewer::of_peer(fd.get());
+        client->fd = std::move(fd);
+        const uid_t uid = client->viewer.uid();
+        const auto of_user = static_cast<std::size_t>(
+            std::count_if(clients_.begin(), clients_.end(), [uid](const auto& other) { return other.second->viewer.uid() == uid; }));
+        if (clients_.size() >= max_clients_ || (uid != 0 && of_user >= max_clients_of_user_)) {
+            refuse(*client, "too many clients; try again");
+            (void)write_answer(*client);
+            continue;
+        }
+        const std::uint64_t now = boottime_now_ns();
+        client->deadline_ns = now + patience_ns;
+        client->total_deadline_ns = now + total_patience_ns;
+        poll_for(*client, EPOLLIN);
+        const int key = client->fd.get();
+        clients_.emplace(key, std::move(client));
+    }
+}
+
+bool ControlServer::receive() {
+    epoll_event ready[events_per_turn];
+    const int count = ::epoll_wait(poll_.get(), ready, events_per_turn, 0);
+    for (int at = 0; at < count; ++at) {
+        const int fd = ready[at].data.fd;
+        if (fd == listening_.get()) {
+            accept_clients();
+            continue;
+        }
+        const auto place = clients_.find(fd);
+        if (place == clients_.end()) continue;
+        Client& client = *place->second;
+        const bool going_on = client.asked ? (ready[at].events & (EPOLLERR | EPOLLHUP)) == 0 : read_request(client);
+        if (!going_on) clients_.erase(place);
+    }
+    const std::uint64_t now = boottime_now_ns();
+    bool waiting = false;
+    for (auto place = clients_.begin(); place != clients_.end();) {
+        Client& client = *place->second;
+        if (now >= std::min(client.deadline_ns, client.total_deadline_ns)) {
+            ++counts_.timed_out;
+            place = clients_.erase(place);
+            continue;
+        }
+        waiting = waiting || client.asked;
+        ++place;
+    }
+    return waiting;
+}
+
+bool ControlServer::read_request(Client& client) {
+    char bytes[4096];
+    const ssize_t count = ::read(client.fd.get(), bytes, sizeof bytes);
+    if (count < 0) return errno == EAGAIN || errno == EINTR;
+    if (count == 0) return false;
+    client.in.append(bytes, static_cast<std::size_t>(count));
+    return parse_request(client);
+}
+
+bool ControlServer::parse_request(Client& client) {
+    std::string_view bytes = client.in;
+    if (bytes.size() < sizeof(MessageHeader)) {
+        // The first byte decides already whether it is worth waiting for the rest.
+        const MessageHeader expected;
+        if (std::memcmp(bytes.data(), &expected, std::min(bytes.size(), sizeof expected.magic)) == 0) return true;
+        ++counts_.refused;
+        return false;
+    }
+    const auto header = take_struct<MessageHeader>(bytes);
+    if (header.magic != protocol_magic || header.bytes > max_request_bytes) {
+        ++counts_.refused;
+        return false;
+    }
+    if (header.version != protocol_version) {
+        refuse(client, "the daemon speaks version " + std::to_string(protocol_version) + " of the protocol, you version " + std::to_string(header.version));
+        return true;
+    }
+    if (bytes.size() < header.bytes) return true;
+    const bool known = header.type == static_cast<std::uint16_t>(MessageType::ask_times) || header.type == static_cast<std::uint16_t>(MessageType::ask_check);
+    if (!known || bytes.size() > header.bytes || header.bytes % sizeof(std::int32_t) != 0) {
+        refuse(client, "the daemon does not understand this request");
+        return true;
+    }
+    client.asked = true;
+    client.type = header.type;
+    while (!bytes.empty()) client.pids.push_back(take_struct<std::int32_t>(bytes));
+    std::sort(client.pids.begin(), client.pids.end(), std::greater<>());
+    client.pids.erase(std::unique(client.pids.begin(), client.pids.end()), client.pids.end());
+    client.in.clear();
+    return true;
+}
+
+void ControlServer::append_process(Client& client, pid_t pid, const Index& index) {
+    if (!client.viewer.sees(pid)) return;
+    TimesProcess process;
+    std::string rows;
+    index.for_each_of_process(pid, [&](const IndexRow& row) {
+        const Reference& reference = row.reference;
+        process.pid = row.process.pid;
+        process.started_earliest_ns = row.process.started.earliest_ns;
+        process.started_latest_ns = row.process.started.latest_ns;
+        const bool is_fd = reference.ref == RefKind::fd;
+        if ((!is_fd && reference.ref != RefKind::mem) || process.rows >= max_rows_of_process) return;
+        // A thread may have other credentials than its process.
+        if (reference.tid != row.process.pid && reference.tid != 0 && !client.viewer.sees_all()) return;
+        TimesRow out;
+        out.tid = reference.tid;
+        out.fd = is_fd ? reference.fd : -1;
+        out.dev_major = reference.dev.major;
+        out.dev_minor = reference.dev.minor;
+        out.ino = reference.ino;
+        out.map_start = is_fd ? 0 : reference.map_start;
+        out.description_id = reference.description_id;
+        out.opened_earliest_ns = reference.opened.earliest_ns;
+        out.opened_latest_ns = reference.opened.latest_ns;
+        out.description_earliest_ns = reference.description_opened.earliest_ns;
+        out.description_latest_ns = reference.description_opened.latest_ns;
+        out.exact = (reference.opened.is_exact() ? 1U : 0U) | (reference.description_opened.is_exact() ? 2U : 0U);
+        append_bytes(rows, &out, sizeof out);
+        ++process.rows;
+    });
+    // It may have become somebody else's while the rows were made.
+    if (process.rows == 0 || !client.viewer.sees(pid)) return;
+    std::string payload;
+    append_bytes(payload, &process, sizeof process);
+    append_message(client.out, MessageType::process, payload + rows);
+}
+
+void ControlServer::produce(Client& client, const Source& source, std::size_t& budget) {
+    if (client.ended) return;
+    if (client.type == static_cast<std::uint16_t>(MessageType::ask_check)) {
+        append_message(client.out, MessageType::check, source.check(client.viewer));
+        client.begun = client.ended = true;
+        return;
+    }
+    if (!client.begun) {
+        client.begun = true;
+        const TimesBegin begin{static_cast<std::uint32_t>(source.backend), source.certain ? 1U : 0U};
+        append_message(client.out, MessageType::begin, {reinterpret_cast<const char*>(&begin), sizeof begin});
+        if (client.pids.empty()) {
+            client.pids = client.viewer.sees_all() ? source.index.processes() : source.index.processes_of(client.viewer.uid());
+        }
+        std::sort(client.pids.begin(), client.pids.end(), std::greater<>());
+    }
+    while (!client.pids.empty() && client.out.size() - client.out_at < buffer_bytes && budget > 0) {
+        const std::size_t before = client.out.size();
+        append_process(client, client.pids.back(), source.index);
+        client.pids.pop_back();
+        // A process that is not shown costs a look at /proc.
+        budget -= std::min(budget, client.out.size() - before + 1024);
+    }
+    if (!client.pids.empty()) return;
+    append_message(client.out, MessageType::end, {});
+    client.ended = true;
+}
+
+bool ControlServer::write_answer(Client& client) {
+    while (client.out_at < client.out.size()) {
+        const ssize_t count = ::send(client.fd.get(), client.out.data() + client.out_at, client.out.size() - client.out_at, MSG_NOSIGNAL);
+        if (count < 0) {
+            if (errno == EINTR) continue;
+            if (errno != EAGAIN) return false;
+            if (client.out_at > buffer_bytes) {
+                client.out.erase(0, client.out_at);
+                client.out_at = 0;
+            }
+            return true;
+        }
+        client.out_at += static_cast<std::size_t>(count);
+        client.deadline_ns = boottime_now_ns() + patience_ns;
+    }
+    client.out.clear();
+    client.out_at = 0;
+    if (!client.ended) return true;
+    ++counts_.answered;
+    return false;
+}
+
+void ControlServer::answer(const Source& source) {
+    std::size_t budget = bytes_per_turn;
+    for (auto place = clients_.begin(); place != clients_.end();) {
+        Client& client = *place->second;
+        if (client.asked) {
+            produce(client, source, budget);
+            if (!write_answer(client)) {
+                place = clients_.erase(place);
+                continue;
+            }
+            // Also while there is nothing to write yet: level-triggered, so the loop comes back to make more.
+            poll_for(client, EPOLLOUT);
+        }
+        ++place;
+    }
+}
+
+}  // namespace fdspan::service

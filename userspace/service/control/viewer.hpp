@@ -1,0 +1,29 @@
+// Viewer: which processes' descriptors somebody may see. The rule is the kernel's for /proc/PID/fd (ptrace_may_access with
+// PTRACE_MODE_READ_FSCREDS in kernel/ptrace.c), and wherever it can't be told from outside, the answer is no.
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+
+namespace fdspan::service {
+
+class Viewer {
+public:
+    // The process at the other end of a connected unix socket, with the credentials it connected with.
+    static Viewer of_peer(int socket);
+
+    // Everybody's: root with CAP_SYS_PTRACE in the daemon's own namespaces.
+    [[nodiscard]] bool sees_all() const { return sees_all_; }
+    [[nodiscard]] bool sees(pid_t pid) const;
+    [[nodiscard]] uid_t uid() const { return uid_; }
+
+private:
+    bool sees_all_ = false;
+    bool sees_none_ = true;
+    uid_t uid_ = static_cast<uid_t>(-1);
+    gid_t gid_ = static_cast<gid_t>(-1);
+    std::string user_namespace_;
+};
+
+}  // namespace fdspan::service

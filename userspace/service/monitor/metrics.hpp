@@ -1,0 +1,59 @@
+// The daemon's figures for Prometheus: served on an address, and written to a file for node_exporter. collect() is called by the server's
+// threads, everything else by the daemon's.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include <prometheus/collectable.h>
+#include <prometheus/exposer.h>
+#include <prometheus/metric_family.h>
+
+#include "api/tracker.hpp"
+#include "base/result.hpp"
+#include "service/control/server.hpp"
+#include "service/log/event_log.hpp"
+#include "service/monitor/monitor.hpp"
+
+namespace fdspan::service {
+
+// What was counted since the daemon started.
+struct EventCounts {
+    std::array<std::uint64_t, 16> by_kind{};  // EventKind
+    std::uint64_t lost_records = 0;
+};
+
+class Metrics : public prometheus::Collectable {
+public:
+    // Labels have few values: file systems beyond this many are "other".
+    static constexpr std::size_t max_filesystems = 20;
+
+    struct Inputs {
+        const Monitor::Figures& figures;
+        const IndexCounts& index;
+        const TrackerHealth& health;
+        const EventCounts& events;
+        const LogStatus& log;
+        const ControlCounts& control;
+        std::string_view backend;
+        std::uint64_t started_ns;
+    };
+    void update(const Inputs& inputs);
+    [[nodiscard]] std::vector<prometheus::MetricFamily> Collect() const override;
+
+    // Whole or not at all, readable by everybody.
+    Result<void> write_textfile(const std::string& path) const;
+
+private:
+    mutable std::mutex mutex_;
+    std::vector<prometheus::MetricFamily> families_;
+};
+
+// Serves them until it goes. `address` as "127.0.0.1:9731".
+[[nodiscard]] Result<std::unique_ptr<prometheus::Exposer>> serve_metrics(const std::string& address, const std::shared_ptr<Metrics>& metrics);
+
+}  // namespace fdspan::service

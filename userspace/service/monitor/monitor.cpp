@@ -1,0 +1,227 @@
+#include "service/monitor/monitor.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <set>
+
+#include <nlohmann/json.hpp>
+
+#include "base/unique_fd.hpp"
+
+namespace fdspan::service {
+namespace {
+
+// The soft limit of "Max open files"; 0: it can't be read.
+std::uint64_t descriptor_limit(pid_t pid) {
+    const UniqueFd file(::open(("/proc/" + std::to_string(pid) + "/limits").c_str(), O_RDONLY | O_CLOEXEC));
+    char text[4096];
+    const ssize_t length = file.valid() ? ::read(file.get(), text, sizeof text) : 0;
+    if (length <= 0) return 0;
+    std::string_view rest(text, static_cast<std::size_t>(length));
+    constexpr std::string_view name = "Max open files";
+    const std::size_t at = rest.find(name);
+    if (at == std::string_view::npos) return 0;
+    rest.remove_prefix(at + name.size());
+    rest.remove_prefix(std::min(rest.find_first_not_of(' '), rest.size()));
+    std::uint64_t limit = 0;
+    std::from_chars(rest.data(), rest.data() + rest.size(), limit);
+    return limit;
+}
+
+// Never waits for a file system that hangs.
+std::uint64_t bytes_on_disk(pid_t pid, std::int32_t fd) {
+    struct statx status {};
+    const std::string link = "/proc/" + std::to_string(pid) + "/fd/" + std::to_string(fd);
+    if (::statx(AT_FDCWD, link.c_str(), AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_BLOCKS, &status) != 0) return 0;
+    return status.stx_blocks * 512;
+}
+
+// Files of one call site differ in their numbers.
+std::string pattern_of(const IndexRow& row) {
+    const Reference& reference = row.reference;
+    std::string text(reference.type == FileType::anon ? row.strings.get(reference.type_name) : to_string(reference.type));
+    if (reference.name == NameState::nameless) return text;
+    text += ' ';
+    bool in_number = false;
+    for (const char c : row.strings.get(reference.path)) {
+        const bool digit = c >= '0' && c <= '9';
+        if (!digit) text += c;
+        if (digit && !in_number) text += '#';
+        in_number = digit;
+    }
+    return text;
+}
+
+std::uint64_t since(std::uint64_t now_ns, std::uint64_t at_ns) { return now_ns > at_ns ? now_ns - at_ns : 0; }
+
+}  // namespace
+
+void Monitor::note(const Event& event) {
+    if (event.kind != EventKind::deleted || event.reference == nullptr) return;
+    if (deleted_since_.size() >= max_deleted_files) return;
+    deleted_since_.insert_or_assign({event.reference->dev, event.reference->ino}, event.when);
+}
+
+void Monitor::sample(const Index& index, std::uint64_t now_ns) {
+    next_ns_ = now_ns + settings_.interval_ns;
+    Figures figures;
+    figures.at_ns = now_ns;
+    std::map<ProcessKey, std::pair<std::string, std::uint64_t>> open;
+    pid_t last_pid = 0;
+    std::pair<std::string, std::uint64_t>* last = nullptr;
+    index.for_each([&](const IndexRow& row) {
+        const Reference& reference = row.reference;
+        if (reference.ref != RefKind::fd) return;
+        if (last == nullptr || row.process.pid != last_pid) {
+            last_pid = row.process.pid;
+            last = &open[{last_pid, row.process.started.latest_ns}];
+            last->first = row.strings.get(row.process.comm);
+        }
+        ++last->second;
+        ++figures.open_by_type[static_cast<std::size_t>(reference.type)];
+        const double age_s = static_cast<double>(since(now_ns, reference.description_opened.latest_ns)) / 1e9;
+        const auto bucket = std::lower_bound(age_bounds_s.begin(), age_bounds_s.end(), age_s) - age_bounds_s.begin();
+        ++figures.ages[static_cast<std::size_t>(bucket)];
+        figures.age_sum_s += age_s;
+        ++(reference.description_opened.is_exact() ? figures.exact_ages : figures.bounded_ages);
+    });
+    figures.processes = open.size();
+
+    std::set<FileKey> seen;
+    index.for_each_deleted([&](const IndexRow& row) {
+        const Reference& reference = row.reference;
+        if (reference.ref != RefKind::fd || seen.size() >= max_deleted_files || !seen.insert({reference.dev, reference.ino}).second) return;
+        DeletedFile file{reference.dev, reference.ino, 0, {}, row.process.pid, std::string(row.strings.get(row.process.comm)),
+                         std::string(row.strings.get(reference.path))};
+        file.bytes = bytes_on_disk(row.process.pid, reference.fd);
+        // Nobody saw it: by now at the latest.
+        const auto known = deleted_since_.try_emplace({reference.dev, reference.ino}, Interval::bounded(Interval::unknown_earliest, now_ns)).first;
+        file.since = known->second;
+        figures.deleted.push_back(std::move(file));
+    });
+    std::erase_if(deleted_since_, [&seen](const auto& entry) { return !seen.contains(entry.first); });
+    std::sort(figures.deleted.begin(), figures.deleted.end(), [](const DeletedFile& a, const DeletedFile& b) { return a.bytes > b.bytes; });
+
+    for (const auto& [key, process] : open) {
+        if (process.second < least_load) continue;
+        figures.loads.push_back({key.first, process.first, process.second, descriptor_limit(key.first)});
+    }
+    std::sort(figures.loads.begin(), figures.loads.end(), [](const ProcessLoad& a, const ProcessLoad& b) {
+        // a.open / a.limit > b.open / b.limit; no limit is the farthest.
+        return static_cast<double>(a.open) * static_cast<double>(b.limit) > static_cast<double>(b.open) * static_cast<double>(a.limit);
+    });
+    std::erase_if(figures.loads, [](const ProcessLoad& load) { return load.limit == 0; });
+    if (figures.loads.size() > max_loads) figures.loads.resize(max_loads);
+
+    figures_ = std::move(figures);
+    sample_leaks(index, open, now_ns);
+}
+
+void Monitor::add_sample(History& history, std::uint64_t now_ns, std::uint64_t open) const {
+    std::uint64_t value = open;
+    for (unsigned pace = 0; pace < History::paces; ++pace) {
+        auto& samples = history.samples[pace];
+        samples.emplace_back(now_ns, value);
+        if (samples.size() > settings_.leak_samples) samples.pop_front();
+        history.least[pace] = history.pending[pace] == 0 ? value : std::min(history.least[pace], value);
+        if (++history.pending[pace] < History::samples_per_pace) return;
+        history.pending[pace] = 0;
+        value = history.least[pace];
+    }
+}
+
+void Monitor::sample_leaks(const Index& index, const std::map<ProcessKey, std::pair<std::string, std::uint64_t>>& open, std::uint64_t now_ns) {
+    std::erase_if(histories_, [&open](const auto& entry) {
+        const auto process = open.find(entry.first);
+        return process == open.end() || process->second.second < least_load;
+    });
+    for (const auto& [key, process] : open) {
+        if (process.second < least_load) continue;
+        auto history = histories_.find(key);
+        if (history == histories_.end()) {
+            if (histories_.size() >= max_processes) continue;
+            history = histories_.emplace(key, History{}).first;
+        }
+        add_sample(history->second, now_ns, process.second);
+        if (auto suspicion = judge(index, key, process.first, history->second, now_ns)) figures_.leaks.push_back(std::move(*suspicion));
+    }
+    std::sort(figures_.leaks.begin(), figures_.leaks.end(), [](const LeakSuspicion& a, const LeakSuspicion& b) { return a.to - a.from > b.to - b.from; });
+    if (figures_.leaks.size() > max_leaks) figures_.leaks.resize(max_leaks);
+}
+
+std::optional<LeakSuspicion> Monitor::judge(const Index& index, const ProcessKey& key, const std::string& comm, const History& history,
+                                            std::uint64_t now_ns) const {
+    for (const auto& samples : history.samples) {
+        if (samples.size() < settings_.leak_samples || samples.size() < 3) continue;
+        std::size_t rises = 0;
+        bool falls = false;
+        for (std::size_t at = 1; at < samples.size(); ++at) {
+            rises += samples[at].second > samples[at - 1].second ? 1U : 0U;
+            falls = falls || samples[at].second < samples[at - 1].second;
+        }
+        const std::uint64_t from = samples.front().second, to = samples.back().second;
+        // One burst is no leak: it has to go on.
+        if (falls || to < from + settings_.leak_growth || rises * 2 < samples.size() - 1) continue;
+
+        LeakSuspicion suspicion{key.first, comm, from, to, samples.back().first - samples.front().first, {}, 0, 0, 0};
+        struct Group {
+            std::uint64_t open = 0, fresh = 0, oldest_ns = ~std::uint64_t{0};
+        };
+        constexpr std::size_t max_groups = 4096;
+        std::map<std::string, Group> groups;
+        index.for_each_of_process(key.first, [&](const IndexRow& row) {
+            if (row.reference.ref != RefKind::fd) return;
+            const std::string pattern = pattern_of(row);
+            if (groups.size() >= max_groups && !groups.contains(pattern)) return;
+            Group& group = groups[pattern];
+            ++group.open;
+            group.oldest_ns = std::min(group.oldest_ns, row.reference.opened.latest_ns);
+            group.fresh += row.reference.opened.latest_ns >= samples.front().first ? 1U : 0U;
+        });
+        const auto most = std::max_element(groups.begin(), groups.end(), [](const auto& a, const auto& b) { return a.second.fresh < b.second.fresh; });
+        if (most != groups.end()) {
+            suspicion.files = most->first;
+            suspicion.files_open = most->second.open;
+            suspicion.files_new = most->second.fresh;
+            suspicion.oldest_age_ns = since(now_ns, most->second.oldest_ns);
+        }
+        return suspicion;
+    }
+    return std::nullopt;
+}
+
+std::string Monitor::check_json(const Viewer& viewer, bool certain) const {
+    using nlohmann::json;
+    const auto text = [](const std::string& bytes) { return bytes; };
+    json deleted = json::array(), loads = json::array(), leaks = json::array();
+    std::uint64_t bytes = 0, files = 0, oldest_ns = 0;
+    constexpr std::size_t shown = 10;
+    for (const DeletedFile& file : figures_.deleted) {
+        if (!viewer.sees(file.pid)) continue;
+        bytes += file.bytes;
+        ++files;
+        const std::uint64_t age = since(figures_.at_ns, file.since.latest_ns);
+        oldest_ns = std::max(oldest_ns, age);
+        if (deleted.size() >= shown) continue;
+        deleted.push_back({{"bytes", file.bytes}, {"age_ns", age}, {"pid", file.pid}, {"comm", text(file.comm)}, {"path", text(file.path)}});
+    }
+    for (const ProcessLoad& load : figures_.loads) {
+        if (loads.size() >= shown || !viewer.sees(load.pid)) continue;
+        loads.push_back({{"pid", load.pid}, {"comm", text(load.comm)}, {"open", load.open}, {"limit", load.limit}});
+    }
+    for (const LeakSuspicion& leak : figures_.leaks) {
+        if (!viewer.sees(leak.pid)) continue;
+        leaks.push_back({{"pid", leak.pid}, {"comm", text(leak.comm)}, {"from", leak.from}, {"to", leak.to}, {"window_ns", leak.window_ns},
+                         {"files", text(leak.files)}, {"files_open", leak.files_open}, {"files_new", leak.files_new}, {"oldest_age_ns", leak.oldest_age_ns}});
+    }
+    const json answer{{"schema", 1}, {"certain", certain}, {"at_boottime_ns", figures_.at_ns}, {"deleted_bytes", bytes}, {"deleted_files", files},
+                      {"deleted_oldest_ns", oldest_ns}, {"deleted", deleted}, {"loads", loads}, {"leaks", leaks}};
+    // What is not UTF-8 becomes U+FFFD: this is for a line that people read.
+    return answer.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+}  // namespace fdspan::service

@@ -1,0 +1,110 @@
+// Monitor: looks at the index now and then, and keeps what the monitoring asks about: ages, deleted space, processes near their limit, and
+// processes whose descriptors only ever become more. Not thread-safe: it belongs to the tracing loop. Everything it keeps is bounded.
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/event.hpp"
+#include "index/index.hpp"
+#include "service/control/viewer.hpp"
+
+namespace fdspan::service {
+
+struct MonitorSettings {
+    std::uint64_t interval_ns = 10'000'000'000;
+    unsigned leak_samples = 12;       // so many in a row that never fall …
+    std::uint64_t leak_growth = 100;  // … and grow by so much together are a suspicion
+};
+
+struct DeletedFile {
+    DeviceNumber dev;
+    std::uint64_t ino = 0;
+    std::uint64_t bytes = 0;
+    Interval since;              // its deletion
+    pid_t pid = 0;               // of one who holds it
+    std::string comm, path;
+};
+
+struct ProcessLoad {
+    pid_t pid = 0;
+    std::string comm;
+    std::uint64_t open = 0;
+    std::uint64_t limit = 0;     // soft RLIMIT_NOFILE
+};
+
+struct LeakSuspicion {
+    pid_t pid = 0;
+    std::string comm;
+    std::uint64_t from = 0, to = 0;   // descriptors, at the two ends of the window
+    std::uint64_t window_ns = 0;
+    std::string files;                // what most of the new ones are: "REG /var/spool/app/#"
+    std::uint64_t files_open = 0;     // so many of these are open
+    std::uint64_t files_new = 0;      // … of them opened within the window
+    std::uint64_t oldest_age_ns = 0;  // of these, certain
+};
+
+class Monitor {
+public:
+    static constexpr std::array<std::uint64_t, 9> age_bounds_s{1, 10, 60, 600, 3600, 21600, 86400, 604800, 2592000};
+    static constexpr std::size_t max_deleted_files = 10000;
+    static constexpr std::size_t max_loads = 64;
+    static constexpr std::size_t max_leaks = 16;
+    static constexpr std::size_t max_processes = 16384;   // with a history
+    static constexpr std::uint64_t least_load = 32;       // descriptors: below, a process is neither near a limit nor leaking
+
+    struct Figures {
+        std::uint64_t at_ns = 0;
+        std::uint64_t processes = 0;
+        std::array<std::uint64_t, 9> open_by_type{};                    // FileType
+        std::array<std::uint64_t, age_bounds_s.size() + 1> ages{};      // descriptors by the age that is certain of their description
+        double age_sum_s = 0;
+        std::uint64_t exact_ages = 0, bounded_ages = 0;
+        std::vector<DeletedFile> deleted;                               // the largest first
+        std::vector<ProcessLoad> loads;                                 // nearest to their limit first
+        std::vector<LeakSuspicion> leaks;                               // most growth first
+    };
+
+    explicit Monitor(MonitorSettings settings) : settings_(settings) {}
+    void set(const MonitorSettings& settings) { settings_ = settings; }
+
+    void note(const Event& event);
+    [[nodiscard]] std::uint64_t next_ns() const { return next_ns_; }
+    void sample(const Index& index, std::uint64_t now_ns);
+    [[nodiscard]] const Figures& figures() const { return figures_; }
+
+    // What fdspan check judges, as far as `viewer` may see the processes it is about.
+    [[nodiscard]] std::string check_json(const Viewer& viewer, bool certain) const;
+
+private:
+    // Samples of three paces, each the least of six of the pace before: a saw that falls back is no leak.
+    struct History {
+        static constexpr unsigned paces = 3;
+        static constexpr unsigned samples_per_pace = 6;
+        std::array<std::deque<std::pair<std::uint64_t, std::uint64_t>>, paces> samples;  // time, descriptors
+        std::array<unsigned, paces> pending{};
+        std::array<std::uint64_t, paces> least{};
+    };
+    using ProcessKey = std::pair<pid_t, std::uint64_t>;  // and its start
+    using FileKey = std::pair<DeviceNumber, std::uint64_t>;
+
+    void sample_leaks(const Index& index, const std::map<ProcessKey, std::pair<std::string, std::uint64_t>>& open, std::uint64_t now_ns);
+    void add_sample(History& history, std::uint64_t now_ns, std::uint64_t open) const;
+    [[nodiscard]] std::optional<LeakSuspicion> judge(const Index& index, const ProcessKey& key, const std::string& comm, const History& history,
+                                                     std::uint64_t now_ns) const;
+
+    MonitorSettings settings_;
+    std::uint64_t next_ns_ = 0;
+    Figures figures_;
+    std::map<ProcessKey, History> histories_;
+    std::map<FileKey, Interval> deleted_since_;
+};
+
+}  // namespace fdspan::service
