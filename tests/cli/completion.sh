@@ -11,7 +11,7 @@ complete_words() { # WORDS…, the last one is being typed
 }
 has() { printf '%s\n' "${COMPREPLY[@]}" | grep -qxF -- "$1"; }
 page=$(sed 's/\\-/-/g' "$SOURCE_DIR/tools/man/fdspan.1")
-for command in ls watch deleted recover log arm disarm doctor; do
+for command in ls watch deleted recover log check arm disarm doctor; do
     complete_words "$command"
     has "$command" || fail "the command $command"
     for option in $("$FDSPAN" "$command" --help | grep -oE -- '^ *(-[a-zA-Z],)?--[a-z-]+' | grep -oE -- '--[a-z-]+'); do
@@ -27,9 +27,15 @@ for column in $("$FDSPAN" ls --list-columns | cut -d' ' -f1); do
     has "PID,$column" || fail "the column $column is not completed after a comma"
     grep -qw -- "$column" <<<"$page" || fail "the column $column is not in the man page"
 done
+page=$(sed 's/\\-/-/g' "$SOURCE_DIR/tools/man/fdspand.8")
+for option in $("$BIN/fdspand" --help | grep -oE -- '^ *(-[a-zA-Z],)?--[a-z-]+' | grep -oE -- '--[a-z-]+'); do
+    grep -qF -- "$option" <<<"$page" || fail "fdspand $option is not in its man page"
+done
 complete_words arm --backend ''
 has procfs && fail "arm has no procfs"
 if command -v man >/dev/null; then
+    warnings=$(man --warnings -E UTF-8 -l -Tutf8 "$SOURCE_DIR/tools/man/fdspand.8" 2>&1 >/dev/null)
+    [ -z "$warnings" ] || fail "the man page of fdspand: $warnings"
     warnings=$(man --warnings -E UTF-8 -l -Tutf8 "$SOURCE_DIR/tools/man/fdspan.1" 2>&1 >/dev/null)
     [ -z "$warnings" ] || fail "the man page: $warnings"
 fi

@@ -1,36 +1,6 @@
-# fdspand writes down what fdspan log shows: spans, filters, formats, --follow, a full disk, and a kill at any moment.
+# fdspand writes down what fdspan log shows: spans, filters, formats, --follow, a JSON file that is rotated.
 . "$(dirname "$0")/lib.sh"
-fdspand=$BIN/fdspand
-database=$work/events.db
-
-start_daemon() { # ARGS…: leaves its pid in $daemon
-    "$fdspand" --pinned false --database "$database" "$@" 2>>"$work/daemon.err" &
-    daemon=$!
-    background+=("$daemon")
-    for _ in $(seq 200); do
-        if [ "$(grep -c ': ready$' "$work/daemon.err")" -gt "${starts:-0}" ]; then
-            starts=$((${starts:-0} + 1))
-            return
-        fi
-        kill -0 "$daemon" 2>/dev/null || break
-        sleep 0.1
-    done
-    echo "fdspand did not start: $(cat "$work/daemon.err")" >&2
-    exit 1
-}
-stop_daemon() {
-    kill -TERM "$daemon"
-    wait "$daemon"
-    code=$?
-    expect_code 0 "fdspand ends by SIGTERM"
-}
-until_logged() { # ARGS…: of fdspan log
-    for _ in $(seq 100); do
-        run log --database "$database" "$@"
-        [ "$code" -eq 1 ] || return 0
-        sleep 0.1
-    done
-}
+. "$(dirname "$0")/daemon_lib.sh"
 
 start_daemon --jsonl "$work/log.jsonl"
 began=$(date -u +%Y-%m-%dT%H:%M:%SZ)

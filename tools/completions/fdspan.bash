@@ -55,7 +55,7 @@ _fdspan() {
     if [ -z "$words" ] && [[ $current == -* ]]; then
         case $command in
         ls) words='--pid --comm --user --fd --older-than --newer-than --deleted --type --ref --all --output --list-columns --sort
-            --reverse --limit --json --noheadings --human --no-daemon --backend --color --help' ;;
+            --reverse --limit --json --noheadings --human --socket --no-daemon --backend --color --help' ;;
         watch) words='--pid --event --older-than --interval --count --timeout --verify --json --backend --color --help' ;;
         deleted) words='--pid --comm --user --older-than --min-bytes --limit --by --nameless --gone --libraries --explain --json
             --noheadings --human --backend --color --help' ;;

@@ -42,6 +42,7 @@ struct LsOptions {
     bool human_sizes = false;
     bool list_columns = false;
     bool ask_daemon = true;
+    std::string socket = service::default_socket;
     std::string column_list;  // empty: the default
     const Column* sort = nullptr;
     Backend backend = Backend::automatic;
@@ -120,6 +121,12 @@ void define_options(CLI::App& app, LsOptions& options, std::vector<std::string>&
     add_flag(app, "-J,--json", options.json, "One JSON document; every kind of reference, every key unless -o selects");
     add_flag(app, "-n,--noheadings,--no-headings", options.no_headings, "No heading line");
     add_flag(app, "--human", options.human_sizes, "Sizes as 1.5K, 20M");
+    add_value(app, "--socket", "PATH", std::string("Where fdspand listens, which is asked for times [") + service::default_socket + "]",
+              [&options](const std::string& text) -> Result<void> {
+                  if (text.empty()) return fail(EINVAL, "the path is empty");
+                  options.socket = text;
+                  return {};
+              });
     app.add_flag_function("--no-daemon", [&options](std::int64_t) { options.ask_daemon = false; }, "Do not ask fdspand for times")
         ->disable_flag_override();
     add_backend(app, options.backend);
@@ -435,9 +442,9 @@ void Listing::print_table(Output& output) {
 }
 
 // What the daemon saw being opened has its exact time, for callers that may not trace themselves. Armed tracking has been read already.
-void add_daemon_times(SnapshotAnswer& answer, const SnapshotRequest& request) {
+void add_daemon_times(SnapshotAnswer& answer, const SnapshotRequest& request, const std::string& socket) {
     if (answer.armed || !request.wants(field_times)) return;
-    const Result<service::TimesAnswer> times = service::ask_times(service::default_socket, request.pids);
+    const Result<service::TimesAnswer> times = service::ask_times(socket, request.pids);
     if (!times) {
         // No daemon, or none for this user, is nothing to complain of.
         const int code = times.error().code;
@@ -489,7 +496,7 @@ int list(const LsOptions& options, Output& output) {
 
     Result<SnapshotAnswer> answer = take_snapshot(request, options.backend);
     if (!answer) return usage_error(answer.error().message);
-    if (options.ask_daemon && options.backend == Backend::automatic) add_daemon_times(*answer, request);
+    if (options.ask_daemon && options.backend == Backend::automatic) add_daemon_times(*answer, request, options.socket);
     const Snapshot& snapshot = answer->snapshot;
 
     const std::uint64_t unreadable = count_unreadable(snapshot, options.processes);

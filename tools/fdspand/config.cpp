@@ -1,8 +1,8 @@
 #include "config.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
-#include <cmath>
 #include <fstream>
 #include <set>
 #include <sstream>
@@ -103,6 +103,16 @@ const std::vector<Setting>& all_settings() {
          }},
         {"pinned", "--pinned", "BOOL", "Arm tracking that outlives the daemon, so that a restart loses no exact age [true]",
          [](Config& config, const std::string& text) { return set_flag(config.pinned, text); }},
+        {"ring_size", "", "BYTES", "Room for news from the kernel, a power of two [16M]",
+         [](Config& config, const std::string& text) -> Result<void> {
+             const Result<std::uint64_t> parsed = cli::parse_bytes(text);
+             if (!parsed) return tl::unexpected(parsed.error());
+             if (!std::has_single_bit(*parsed) || *parsed < 4096 || *parsed > (1U << 30)) {
+                 return fail(EINVAL, "\"" + text + "\" is not a power of two from 4096 to 1G");
+             }
+             config.ring_bytes = static_cast<std::uint32_t>(*parsed);
+             return {};
+         }},
         {"log.database", "--database", "FILE", "The event log; empty: none [/var/lib/fdspan/events.db]",
          [](Config& config, const std::string& text) { return set_path(config.database, text); }},
         {"log.min_duration", "--min-duration", "DUR", "Spans shorter than this are not kept, unless their file was deleted [1s]",

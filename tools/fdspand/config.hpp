@@ -22,6 +22,7 @@ inline constexpr const char* default_config_file = "/etc/fdspan/fdspand.json";
 struct Config {
     Backend backend = Backend::automatic;
     bool pinned = true;
+    std::uint32_t ring_bytes = 16U << 20;
     std::string database = "/var/lib/fdspan/events.db";  // "": none
     std::uint64_t max_age_ns = 30ULL * 24 * 3600 * 1'000'000'000;
     std::uint64_t max_bytes = 1ULL << 30;

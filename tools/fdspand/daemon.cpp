@@ -120,6 +120,7 @@ Result<void> Daemon::open() {
     }
     TrackerOptions options;
     options.backend = config_.backend;
+    options.ring_bytes = config_.ring_bytes;
     auto opened = Tracker::open(options);
     if (!opened) return tl::unexpected(opened.error());
     tracker_ = std::move(*opened);
@@ -190,9 +191,9 @@ void Daemon::reload() {
     if (!loaded) {
         spdlog::error("not reloaded, the settings stay as they are: {}", loaded.error().message);
     } else {
-        if (loaded->backend != config_.backend || loaded->pinned != config_.pinned || loaded->database != config_.database ||
+        if (loaded->backend != config_.backend || loaded->pinned != config_.pinned || loaded->ring_bytes != config_.ring_bytes || loaded->database != config_.database ||
             loaded->control.path != config_.control.path || loaded->control.group != config_.control.group) {
-            spdlog::warn("backend, pinned, log.database and socket change with the next start only");
+            spdlog::warn("backend, pinned, ring_size, log.database and socket change with the next start only");
         }
         const bool other_address = loaded->metrics_address != config_.metrics_address;
         config_ = std::move(*loaded);

@@ -7,7 +7,7 @@ BUILD_PACKAGES=(g++ cmake ninja-build pkg-config clang bpftool libbpf-dev libelf
   libsqlite3-dev libsystemd-dev libcap-ng-dev prometheus-cpp-dev python3)
 
 # The second line: what the hosts of the library are built with, and what guards its ABI.
-TEST_PACKAGES=(jq sqlite3 lsof python3 util-linux mount procps fuse3 libclang-rt-14-dev valgrind
+TEST_PACKAGES=(jq sqlite3 prometheus dpkg-dev file lsof python3 util-linux mount procps fuse3 libclang-rt-14-dev valgrind
   libevent-dev libuv1-dev libsystemd-dev libboost-dev libglib2.0-dev collectd-core collectd-dev abigail-tools man-db make)
 
 # What tools/bench/bench measures fdspan beside, and with.

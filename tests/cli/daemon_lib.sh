@@ -1,0 +1,51 @@
+# What the daemon's tests share: a daemon with everything in $work. Sourced after lib.sh.
+fdspand=$BIN/fdspand
+database=$work/events.db
+socket=$work/fdspan.sock
+chmod 755 "$work"
+
+# start_daemon ARGS…: leaves its pid in $daemon; what it says is in $work/daemon.err.
+starts=0
+start_daemon() {
+    "$fdspand" --pinned false --database "$database" --socket "$socket" --metrics '' "$@" 2>>"$work/daemon.err" &
+    daemon=$!
+    background+=("$daemon")
+    wait_ready
+}
+wait_ready() {
+    for _ in $(seq 300); do
+        if [ "$(grep -c ': ready$' "$work/daemon.err")" -gt "$starts" ]; then
+            starts=$((starts + 1))
+            return
+        fi
+        kill -0 "$daemon" 2>/dev/null || break
+        sleep 0.1
+    done
+    echo "fdspand did not start: $(cat "$work/daemon.err")" >&2
+    exit 1
+}
+stop_daemon() {
+    kill -TERM "$daemon"
+    wait "$daemon"
+    code=$?
+    expect_code 0 "fdspand ends by SIGTERM"
+}
+# until_logged ARGS…: of fdspan log; leaves $code and $work/out.
+until_logged() {
+    for _ in $(seq 100); do
+        run log --database "$database" "$@"
+        [ "$code" -eq 1 ] || return 0
+        sleep 0.1
+    done
+}
+# until_true WHAT COMMAND…
+until_true() {
+    local what=$1
+    shift
+    for _ in $(seq 150); do
+        "$@" && return 0
+        sleep 0.1
+    done
+    fail "$what; fdspand said: $(tail -5 "$work/daemon.err")"
+}
+resident_kib() { awk '/^VmRSS/ {print $2}' "/proc/$daemon/status"; }

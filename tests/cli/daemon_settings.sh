@@ -1,0 +1,108 @@
+# Settings are checked by name, SIGHUP reads them again, systemd is told and hands over the socket, the unit is hardened.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/daemon_lib.sh"
+config=$work/config.json
+
+check_config() { # TEXT…: leaves $code and $work/err
+    printf '%s' "$1" >"$config"
+    timeout 20 "$fdspand" --config "$config" --check-config >"$work/out" 2>"$work/err"
+    code=$?
+}
+check_config '{"backend": "auto", "log": {"max_age": "7d", /* why */ "max_size": 1048576}, "pinned": false}'
+expect_code 0 "good settings"
+cp "$SOURCE_DIR/tools/fdspand/fdspand.json" "$config"
+timeout 20 "$fdspand" --config "$config" --check-config >/dev/null || fail "the example"
+refused() { # TEXT KEY
+    check_config "$1"
+    expect_code 2 "$1"
+    [ "$(wc -l <"$work/err")" -eq 1 ] || fail "$1: one line: $(cat "$work/err")"
+    grep -qF -- "$2" "$work/err" || fail "$1: names $2: $(cat "$work/err")"
+}
+refused '{"logg": {}}' '"logg"'
+refused '{"log": {"max_agee": "7d"}}' '"log.max_agee"'
+refused '{"log": {"max_age": "7x"}}' 'log.max_age'
+refused '{"log": {"max_age": ["7d"]}}' 'log.max_age'
+refused '{"log": 5}' 'log'
+refused '{"log": {"commit_interval": "2s"}}' 'log.commit_interval'
+refused '{"log": {"database": "relative"}}' 'log.database'
+refused '{"backend": "magic"}' 'backend'
+refused '{"pinned": "perhaps"}' 'pinned'
+refused '{"ring_size": 5000}' 'ring_size'
+refused '{"metrics": {"listen": "localhost"}}' 'metrics.listen'
+refused '{"pinned": true, "pinned": false}' '"pinned"'
+refused '[]' 'object'
+refused '{' 'JSON'
+refused '' 'JSON'
+for arguments in '--config /nonexistent' '--bogus' '--database relative' '--check-config=x' 'surplus'; do
+    # shellcheck disable=SC2086
+    timeout 20 "$fdspand" $arguments >"$work/out" 2>"$work/err"
+    code=$?
+    expect_code 2 "fdspand $arguments"
+    [ "$(wc -l <"$work/err")" -eq 1 ] || fail "fdspand $arguments: one line: $(cat "$work/err")"
+done
+
+# systemd hears that it is ready, that it lives, and that it stops.
+python3 - "$work/notify" >"$work/notified" <<'PY' &
+import socket, sys
+listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+listener.bind(sys.argv[1])
+listener.settimeout(60)
+while True:
+    text = listener.recv(4096).decode()
+    print(text, flush=True)
+    if "STOPPING" in text:
+        break
+PY
+background+=("$!")
+until_true "the listener starts" test -S "$work/notify"
+echo '{"log": {"min_duration": "1h"}}' >"$config"
+NOTIFY_SOCKET=$work/notify WATCHDOG_USEC=600000 start_daemon --config "$config"
+until_true "READY=1" grep -q READY=1 "$work/notified"
+until_true "WATCHDOG=1" grep -q WATCHDOG=1 "$work/notified"
+
+python3 -c 'import os, sys, time; fd = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR); time.sleep(1.1); os.close(fd)' "$work/before"
+echo '{"log": {"min_duration": "1x"}}' >"$config"
+kill -HUP "$daemon"
+until_true "bad settings change nothing" grep -q 'not reloaded.*log.min_duration' "$work/daemon.err"
+echo '{"log": {"min_duration": "500ms"}}' >"$config"
+kill -HUP "$daemon"
+until_true "good ones are taken" grep -q ': reloaded$' "$work/daemon.err"
+python3 -c 'import os, sys, time; fd = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR); time.sleep(1.1); os.close(fd)' "$work/after"
+until_logged --path "$work/after"
+expect_code 0 "the new least duration holds"
+run log --database "$database" --path "$work/before"
+expect_code 1 "the old one held"
+
+# What it does not need any more it has given up.
+if [ "$(id -u)" -eq 0 ]; then
+    effective=$(awk '/^CapEff/ {print $2}' "/proc/$daemon/status")
+    # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_PERFMON, CAP_BPF
+    [ $((0x$effective & ~((1 << 1) | (1 << 2) | (1 << 19) | (1 << 38) | (1 << 39)))) -eq 0 ] || fail "capabilities that are left: $effective"
+    for thread in "/proc/$daemon/task/"*; do
+        [ "$(awk '/^CapEff/ {print $2}' "$thread/status")" = "$effective" ] || fail "a thread has more of them"
+    done
+fi
+stop_daemon
+until_true "STOPPING=1" grep -q STOPPING=1 "$work/notified"
+
+# Socket activation.
+if command -v systemd-socket-activate >/dev/null; then
+    systemd-socket-activate -l "$work/activated" "$fdspand" --pinned false --database "" --socket "" --metrics "" 2>>"$work/daemon.err" &
+    daemon=$!
+    background+=("$daemon")
+    until_true "systemd-socket-activate listens" test -S "$work/activated"
+    timeout 20 "$FDSPAN" check --socket "$work/activated" >"$work/out" 2>&1
+    grep -q '^FDSPAN [A-Z]* - ' "$work/out" || fail "a socket that was handed over: $(cat "$work/out")"
+    wait_ready
+    run check --socket "$work/activated"
+    [ "$code" -ne 3 ] || fail "answers over it: $(cat "$work/out")"
+    stop_daemon
+fi
+
+if command -v systemd-analyze >/dev/null; then
+    mkdir "$work/unit"
+    sed 's|@SBINDIR@|/usr/sbin|' "$SOURCE_DIR/tools/fdspand/fdspand.service.in" >"$work/unit/fdspand.service"
+    exposure=$(systemd-analyze security --offline=true "$work/unit/fdspand.service" 2>/dev/null | grep -oE 'service: [0-9.]+' | cut -d' ' -f2)
+    awk -v exposure="${exposure:-10}" 'BEGIN {exit exposure <= 2.0 ? 0 : 1}' || fail "the unit's exposure is $exposure"
+fi
+finish
