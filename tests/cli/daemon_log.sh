@@ -4,7 +4,7 @@
 
 start_daemon --jsonl "$work/log.jsonl"
 began=$(date -u +%Y-%m-%dT%H:%M:%SZ)
-timeout 30 "$FDSPAN" log --database "$database" --follow --json --path "$work/span*" --limit 1 >"$work/followed" 2>"$work/follow.err" &
+timeout 30 "$FDSPAN" log --database "$database" --follow --json --path "$work/span-*" --limit 1 >"$work/followed" 2>"$work/follow.err" &
 follower=$!
 background+=("$follower")
 python3 - "$work" <<'PY'
@@ -15,8 +15,8 @@ for number in range(20):
 time.sleep(1.3)
 os.close(long)
 PY
-until_logged --path "$work/span*" --json
-expect_code 0 "a span that lived longer than a second is in the log: $(cat "$work/daemon.err")"
+until_logged --path "$work/span-*" --json
+[ "$code" -eq 3 ] || expect_code 0 "a span that lived longer than a second is in the log: $(cat "$work/daemon.err")"
 jq -s -e --arg path "$work/span-long" 'map([.event, .path, .comm]) == [["closed", $path, "python3"]]' "$work/out" >/dev/null ||
     fail "it alone, not the short ones: $(head -c 600 "$work/out")"
 jq_check '.duration_ns >= 1300000000 and .duration_max_ns < 30000000000 and .id > 0 and (.boot | length) == 36' "its figures"
@@ -28,7 +28,8 @@ run log --database "$database" --path "$work/span-long" --since "$began" --min-d
 for arguments in "--since $began" "--since 1h" "--min-duration 1s"; do
     # shellcheck disable=SC2086
     run log --database "$database" --path "$work/span-*" $arguments
-    expect_code 0 "log $arguments"
+    # 3: other programs of this machine made the kernel lose events.
+    [ "$code" -eq 3 ] || expect_code 0 "log $arguments"
     grep -q "span-long after 1s" "$work/out" || fail "log $arguments: $(cat "$work/out")"
 done
 for arguments in "--until 1h" "--min-duration 1h" "--deleted" "--min-bytes 1" "--pid 2147483646"; do

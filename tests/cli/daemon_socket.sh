@@ -9,8 +9,9 @@ echo '{"socket": {"group": "nogroup"}}' >"$work/config.json"
 start_daemon --config "$work/config.json"
 [ "$(stat -c '%a %G' "$socket")" = "660 nogroup" ] || fail "mode and group of the socket: $(stat -c '%a %G' "$socket")"
 
+# Its pid is that of what it runs only where it is written out.
 as_user() { setpriv --reuid 1000 --regid 1000 --groups 65534 "$@"; }
-as_user /usr/bin/python3 -c 'import os, sys, time; f = open("/etc/hostname"); g = open("/etc/passwd"); print(f.fileno(), flush=True); time.sleep(120)' >"$work/fd" &
+setpriv --reuid 1000 --regid 1000 --groups 65534 /usr/bin/python3 -c 'import os, sys, time; f = open("/etc/hostname"); g = open("/etc/passwd"); print(f.fileno(), flush=True); time.sleep(120)' >"$work/fd" &
 own=$!
 background+=("$own")
 sleep 120 </etc/hostname &
@@ -86,7 +87,7 @@ PY
 [ "$(tail -1 "$work/out")" = ok ] || fail "an unprivileged user learns what /proc tells, no more: $(tail -3 "$work/out")"
 
 # A set-uid-like process: same user, but not dumpable.
-as_user /usr/bin/python3 -c 'import ctypes, time; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0); print("ready", flush=True); time.sleep(120)' >"$work/undumpable" &
+setpriv --reuid 1000 --regid 1000 --groups 65534 /usr/bin/python3 -c 'import ctypes, time; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0); print("ready", flush=True); time.sleep(120)' >"$work/undumpable" &
 undumpable=$!
 background+=("$undumpable")
 until_true "it starts" test -s "$work/undumpable"

@@ -27,7 +27,9 @@ namespace {
 
 constexpr std::size_t events_per_batch = 4096;
 // Before a client is answered, the ring is emptied; under steady fire not for ever.
-constexpr int max_catch_up_rounds = 64;
+constexpr int max_catch_up_rounds = 8;
+// Losses come in swarms: one line a second tells of them.
+constexpr std::uint64_t loss_line_interval_ns = 1'000'000'000;
 
 service::EventLogSettings log_settings(const Config& config) {
     service::EventLogSettings settings;
@@ -79,6 +81,8 @@ private:
     service::EventCounts events_;
     std::uint64_t started_ns_ = boottime_now_ns();
     std::size_t warnings_said_ = 0;
+    std::uint64_t losses_said_ = 0;
+    std::uint64_t next_loss_line_ns_ = 0;
     std::uint64_t watchdog_interval_ns_ = 0;  // 0: nobody watches
     std::uint64_t next_watchdog_ns_ = 0;
     bool stopping_ = false;
@@ -181,7 +185,6 @@ void Daemon::take(const Event& event) {
     ++events_.by_kind[static_cast<std::size_t>(event.kind)];
     events_.lost_records += event.lost_records;
     monitor_.note(event);
-    if (event.kind == EventKind::lost) spdlog::warn("{} events were lost, because the kernel had no room for them", event.lost_records);
     if (config_.policy.keeps(event)) log_->push(service::row_of(event));
 }
 
@@ -209,6 +212,11 @@ void Daemon::reload() {
 Result<void> Daemon::process() {
     auto processed = tracker_->process([this](const Event& event) { take(event); }, events_per_batch);
     if (!processed) return tl::unexpected(processed.error());
+    if (events_.lost_records != losses_said_ && boottime_now_ns() >= next_loss_line_ns_) {
+        spdlog::warn("{} events were lost, because the kernel had no room for them", events_.lost_records - losses_said_);
+        losses_said_ = events_.lost_records;
+        next_loss_line_ns_ = boottime_now_ns() + loss_line_interval_ns;
+    }
     for (; warnings_said_ < tracker_->warnings().size(); ++warnings_said_) spdlog::warn("{}", tracker_->warnings()[warnings_said_]);
     return {};
 }
