@@ -186,7 +186,9 @@ std::size_t join_times(Snapshot& snapshot, const TimesAnswer& answer) {
             if (found == by_pid.end()) continue;
             // The same process, not another one of that number.
             const TimesProcess& known = found->second->process;
-            if (known.started_earliest_ns > process.started.latest_ns || known.started_latest_ns < process.started.earliest_ns) continue;
+            // A fork record is stamped a little later than the task's own start.
+            constexpr std::uint64_t slack_ns = 20'000'000;
+            if (known.started_earliest_ns > process.started.latest_ns + slack_ns || known.started_latest_ns + slack_ns < process.started.earliest_ns) continue;
             for (const TimesRow& row : found->second->rows) rows.emplace(Place{row.tid, row.fd, row.map_start}, &row);
         }
         const auto found = rows.find({reference.tid, is_fd ? reference.fd : -1, is_fd ? 0 : reference.map_start});
