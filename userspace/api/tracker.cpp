@@ -41,8 +41,9 @@ constexpr std::uint64_t sweep_soon_ns = 5'000'000;
 constexpr std::uint64_t sweep_soon_share = 10;
 constexpr std::uint64_t sweep_interval_ns = 100'000'000;
 constexpr std::uint64_t sweep_share = 100;
-// A directory with very much below it was moved: the paths are read again so soon.
-constexpr std::uint64_t stale_paths_ns = 1'000'000'000;
+// A correcting snapshot comes so early when it is known to have something to tell.
+constexpr std::uint64_t early_reconcile_ns = 200'000'000;
+constexpr std::uint64_t early_reconcile_share = 10;
 
 // Before a snapshot is reconciled the ring is emptied; under steady fire not for ever.
 constexpr std::size_t catch_up_records = 65536;
@@ -103,6 +104,7 @@ struct Tracker::State {
     std::size_t unmeasured_records = 0;
     Loss refused_records;                     // not reported yet
     TrackerStatistics figures;
+    std::uint64_t resync_took_ns = 0;
 
     Result<void> open_bpf(Backend wanted);
     Result<void> open_procfs();
@@ -371,6 +373,7 @@ Result<void> Tracker::State::resync_with(const Snapshot& snapshot, const Reconci
 
 Result<void> Tracker::State::resync(const Sink& sink) {
     lossy_since_ns = 0;
+    const std::uint64_t began = boottime_now_ns();
     auto who = members();
     if (!who) return tl::unexpected(who.error());
     auto snapshot = read_snapshot(*who, reader != nullptr);
@@ -389,6 +392,7 @@ Result<void> Tracker::State::resync(const Sink& sink) {
         if (!swept) return tl::unexpected(swept.error());
         map_entries = swept->kept;
     }
+    resync_took_ns = boottime_now_ns() - began;
     return {};
 }
 
@@ -478,8 +482,12 @@ Result<std::size_t> Tracker::State::process_bpf(const Sink& sink, std::size_t ma
         if (auto done = resync_with(*snapshot, how, counting); !done) return tl::unexpected(done.error());
         next_completion_ns = now + completion_interval_ns;
     }
-    if (all && removals.paths_are_stale() && next_reconcile_ns != 0) {
-        next_reconcile_ns = std::min(next_reconcile_ns, now + stale_paths_ns);
+    if (all) removals.settle(counting);
+    // Where the hooks see the last put, releases come by themselves.
+    const bool sees_releases = backend == Backend::trampoline || backend == Backend::kprobe;
+    const bool in_doubt = index.take_release_in_doubt() && !sees_releases;
+    if ((in_doubt || removals.paths_are_stale()) && next_reconcile_ns != 0) {
+        next_reconcile_ns = std::min(next_reconcile_ns, now + std::max(early_reconcile_ns, early_reconcile_share * resync_took_ns));
         removals.paths_are_mended();
     }
     if (const std::uint64_t due = sweep_due_ns(); all && due != 0 && now >= due) {

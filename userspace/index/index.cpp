@@ -563,7 +563,14 @@ void Index::end_process(std::uint32_t process, const Interval& when, std::int32_
 void Index::close_table(std::uint32_t table, const Interval& when, std::uint32_t process, pid_t tid, const EventSink& sink) {
     if (!sink) return;
     for_each_slot(table, [&](std::int32_t fd, const SlotView& view) {
-        emit_slot(EventKind::closed, implied_end(processes_[process], view, when), process, tid, fd, view, sink);
+        const Interval end = implied_end(processes_[process], view, when);
+        emit_slot(EventKind::closed, end, process, tid, fd, view, sink);
+        // Without an id nothing else tells that this was the last of a deleted file.
+        const Description& description = descriptions_[view.description];
+        const bool only = description.first_ref != none && next_of(description.first_ref) == none;
+        if (only && description.id == 0 && name_of(description) == NameState::deleted) {
+            emit_slot(EventKind::released, end, process, tid, fd, view, sink, given_back(view.description, end, nullptr));
+        }
     });
 }
 
@@ -1141,6 +1148,7 @@ void Index::lost_last_ref(std::uint32_t number, bool kept_by_kernel, std::uint64
     }
     description.bits = static_cast<std::uint8_t>(description.bits | is_unheld | (kept_by_kernel ? kept : 0));
     ++unheld_count_;
+    release_in_doubt_ |= name_of(description) == NameState::deleted && !kept_by_kernel;
     unheld_.push_back({now_ns, number, description.id});
     const auto waiting = [this](const Unheld& unheld) {
         const Description& candidate = descriptions_[unheld.description];
@@ -1162,25 +1170,27 @@ bool Index::end_held(std::uint32_t number, const Interval& when, std::uint32_t p
     return true;
 }
 
+Index::GivenBack Index::given_back(std::uint32_t number, const Interval& when, const fdspan_closed_unlinked* inode) const {
+    if (name_of(descriptions_[number]) != NameState::deleted || !is_last_of_file(number)) return {};
+    const auto deleted = deleted_.find(file_of(number));
+    if (deleted == deleted_.end()) return {};
+    std::uint64_t allocated = deleted->second.allocated;
+    // The inode does not count what its file system has promised and not placed yet: no more than its size, in pages.
+    constexpr std::uint64_t page_bytes = 4096;
+    if (inode != nullptr) {
+        const std::uint64_t pages_bytes = (inode->size + page_bytes - 1) / page_bytes * page_bytes;
+        allocated = std::max(inode->allocated, std::min(allocated, pages_bytes));
+    }
+    return {length(deleted->second.when, when), allocated};
+}
+
 void Index::end_description(std::uint32_t number, const Interval& when, std::uint32_t process, pid_t tid, std::int32_t fd,
                             const EventSink& sink, const fdspan_closed_unlinked* inode) {
     if (sink) {
         SlotView view;
         view.description = number;
         view.opened = times_.get(descriptions_[number].opened);
-        const auto deleted = deleted_.find(file_of(number));
-        if (name_of(descriptions_[number]) == NameState::deleted && deleted != deleted_.end() && is_last_of_file(number)) {
-            std::uint64_t allocated = deleted->second.allocated;
-            // The inode does not count what its file system has promised and not placed yet: no more than its size, in pages.
-            constexpr std::uint64_t page_bytes = 4096;
-            if (inode != nullptr) {
-                const std::uint64_t pages_bytes = (inode->size + page_bytes - 1) / page_bytes * page_bytes;
-                allocated = std::max(inode->allocated, std::min(allocated, pages_bytes));
-            }
-            emit_slot(EventKind::released, when, process, tid, fd, view, sink, {length(deleted->second.when, when), allocated});
-        } else {
-            emit_slot(EventKind::released, when, process, tid, fd, view, sink);
-        }
+        emit_slot(EventKind::released, when, process, tid, fd, view, sink, given_back(number, when, inode));
     }
     remove_description(number);
 }

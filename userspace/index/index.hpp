@@ -19,6 +19,7 @@
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "base/event.hpp"
@@ -96,6 +97,9 @@ public:
     bool note_deleted(DeviceNumber dev, std::uint64_t ino, const RemovalNote& note, const EventSink& sink);
     // This description's file lost the name it was opened by, and has `nlink` left.
     void note_unlinked(std::uint32_t description, std::uint32_t nlink, const RemovalNote& note, const EventSink& sink);
+
+    // Nothing known holds some deleted file any more, and only a snapshot can tell whether that is the end of it. Asking forgets it.
+    [[nodiscard]] bool take_release_in_doubt() { return std::exchange(release_in_doubt_, false); }
 
     // ---- queries; each costs about what it returns ----
     [[nodiscard]] bool has_process(pid_t pid) const { return by_pid_.contains(pid); }
@@ -423,6 +427,7 @@ private:
         std::optional<Interval> held_deleted;
         std::optional<std::uint64_t> allocated;
     };
+    [[nodiscard]] GivenBack given_back(std::uint32_t description, const Interval& when, const fdspan_closed_unlinked* inode) const;
     void emit_slot(EventKind kind, const Interval& when, std::uint32_t process, pid_t tid, std::int32_t fd, const SlotView& slot,
                    const EventSink& sink, const GivenBack& given_back = {});
     void emit_process(EventKind kind, const Interval& when, std::uint32_t process, std::int32_t exit_code, const EventSink& sink);
@@ -460,6 +465,7 @@ private:
     std::uint64_t loss_first_ns_ = 0;      // losses since the last snapshot of everybody
     std::uint64_t loss_last_ns_ = 0;       // 0: none
     std::uint64_t links_ns_ = 0;           // last set_links
+    bool release_in_doubt_ = false;
     mutable StringTable scratch_;          // strings of the row or event being shown
     mutable std::string text_;
     mutable pid_t last_pid_ = 0;           // the last look-up

@@ -393,7 +393,7 @@ void Reconciler::close(std::uint32_t process, std::uint32_t table, pid_t tid, st
                        std::uint64_t latest_ns) {
     const Interval when = between(index_.alive_since(index_.processes_[process], slot), latest_ns);
     const std::uint32_t description = index_.close_slot(table, fd, slot, when, process, tid, sink_);
-    index_.lost_last_ref(description, false, when.earliest_ns);
+    if (!index_.end_held(description, when, process, sink_)) index_.lost_last_ref(description, false, when.earliest_ns);
     ++result_.ended;
 }
 
@@ -442,10 +442,17 @@ std::uint32_t Reconciler::description_of(const Reference& row, bool file_only) {
     facts.flags_known = (row.valid & field_fdinfo) != 0;
     facts.label_by_ino = index_.is_label_of(text, row.type, row.ino);
     if (!facts.label_by_ino) facts.path = index_.paths_.intern(text);
+    // Held by somebody new to the index, who had it before somebody was seen taking its name.
+    const bool unlinked = facts.name == NameState::gone && facts.stat_known && options_.announce && options_.removals != nullptr &&
+                          options_.removals->find_exactly(text, std::max(previous_ns_, facts.opened.earliest_ns)) &&
+                          index_.set_links(row.dev, row.ino, row.nlink, snapshot_.began_ns) == 0;
+    if (unlinked) facts.name = NameState::named;
     const bool deleted = facts.name == NameState::deleted && facts.stat_known;
     const bool news = deleted && options_.announce && !index_.deleted_.contains({dev, row.ino});
     const std::uint32_t number = index_.add_description(facts);
-    if (news) {
+    if (unlinked) {
+        lost_names_.push_back({number, std::max(previous_ns_, facts.opened.earliest_ns), row.nlink, row.allocated});
+    } else if (news) {
         index_.deleted_[{dev, row.ino}].told = false;
         lost_names_.push_back({number, std::max(previous_ns_, facts.opened.earliest_ns), 0, row.allocated});
     } else if (deleted) {

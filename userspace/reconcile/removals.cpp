@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <linux/limits.h>
+#include <linux/openat2.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,13 +12,17 @@
 #include <fstream>
 #include <sstream>
 
+#include "base/clock.hpp"
+
 namespace fdspan {
 namespace {
 
 constexpr std::string_view deleted_mark = " (deleted)";
 constexpr std::uint64_t record_delay_ns = 10'000'000;  // a removal is stamped a little after it was done
+constexpr std::uint64_t clock_tolerance_ns = 1'000'000;
 constexpr std::size_t max_named = 4096;                // descriptions of one name that are told apart
 
+std::string_view dir_of(std::string_view path) { return path.substr(0, std::min(path.rfind('/'), path.size())); }
 std::string_view last_name(std::string_view path) { return path.substr(path.rfind('/') + 1); }
 
 Removal removal_of(std::uint16_t how) {
@@ -27,9 +33,17 @@ Removal removal_of(std::uint16_t how) {
     }
 }
 
-std::size_t common_tail(std::string_view a, std::string_view b) {
-    const auto ends = std::mismatch(a.rbegin(), a.rend(), b.rbegin(), b.rend());
-    return static_cast<std::size_t>(ends.first - a.rbegin());
+// When the inode was changed last, on the clock of the records.
+std::uint64_t changed_ns(const struct statx& stx) {
+    const std::int64_t realtime_ns = std::clamp<std::int64_t>(stx.stx_ctime.tv_sec, 0, 4'000'000'000) * 1'000'000'000 + stx.stx_ctime.tv_nsec;
+    return WallClock::now().to_boottime_ns(realtime_ns);
+}
+
+// How much of two paths is the same at their ends.
+std::size_t likeness_of(std::string_view a, std::string_view b) {
+    const auto tail = std::mismatch(a.rbegin(), a.rend(), b.rbegin(), b.rend()).first - a.rbegin();
+    const auto head = std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin();
+    return static_cast<std::size_t>(tail + head);
 }
 
 }  // namespace
@@ -79,7 +93,8 @@ RemovalNote Removals::note_of(const Seen& seen) const {
 std::optional<RemovalNote> Removals::find(std::string_view path, std::uint64_t from_ns, std::uint64_t to_ns) const {
     const std::string_view name = last_name(path);
     const std::uint64_t hash = PathStore::hash_of(name);
-    const Seen* likely = nullptr;
+    const Seen* likely = nullptr;  // of that name: whose path is most alike, and of these the latest
+    std::size_t likeness = 0;
     const Seen* nameless = nullptr;
     bool several = false;
     for (auto seen = recent_.rbegin(); seen != recent_.rend() && seen->at_ns >= from_ns; ++seen) {
@@ -89,12 +104,19 @@ std::optional<RemovalNote> Removals::find(std::string_view path, std::uint64_t f
             nameless = &*seen;
         } else if (seen->name == hash && last_name(seen->path) == name) {
             if (seen->whole && seen->path == path) return note_of(*seen);
-            if (likely == nullptr) likely = &*seen;
+            const std::size_t alike = likeness_of(seen->path, path);
+            if (alike > likeness) likely = &*seen;
+            likeness = std::max(likeness, alike);
         }
     }
     if (likely == nullptr && !several) likely = nameless;
     if (likely == nullptr) return std::nullopt;
     return note_of(*likely);
+}
+
+bool Removals::find_exactly(std::string_view path, std::uint64_t from_ns) const {
+    return std::any_of(recent_.rbegin(), recent_.rend(),
+                       [&](const Seen& seen) { return seen.at_ns >= from_ns && seen.whole && seen.path == path; });
 }
 
 // ---- looking --------------------------------------------------------------------------------------------------------
@@ -176,18 +198,20 @@ std::string Removals::resolve(const GivenPath& place) {
     return path;
 }
 
-std::vector<std::uint32_t> Removals::named(std::string_view path, bool whole) const {
+std::vector<std::uint32_t> Removals::named(std::string_view path, Where where) const {
     std::vector<std::uint32_t> those, others;
     std::string_view dir_text, name;
     if (!PathStore::split(path, dir_text, name) || name.empty()) return those;
-    const PathStore::Dir dir = whole ? index_.paths_.find(dir_text.empty() ? "/" : dir_text) : PathStore::none;
+    const PathStore::Dir dir = where == Where::at_path ? index_.paths_.find(dir_text.empty() ? "/" : dir_text) : PathStore::none;
+    if (where == Where::at_path && dir == PathStore::none) return those;
     for (std::uint32_t number = index_.by_name_.head(PathStore::hash_of(name)); number != Index::none;
          number = index_.descriptions_[number].next_by_name) {
         const Index::Description& description = index_.descriptions_[number];
         if (index_.paths_.name(description.path.name) != name || (description.bits & Index::stat_known) == 0) continue;
         if (!Index::had_name(index_.name_of(description))) continue;
-        if (dir != PathStore::none && description.path.dir == dir) those.push_back(number);
-        else if (others.size() < max_named) others.push_back(number);
+        if (where == Where::anywhere ? others.size() < max_named : description.path.dir == dir) {
+            (where == Where::anywhere ? others : those).push_back(number);
+        }
     }
     if (others.size() > 1) {
         std::vector<std::pair<std::size_t, std::uint32_t>> order;
@@ -195,13 +219,12 @@ std::vector<std::uint32_t> Removals::named(std::string_view path, bool whole) co
         for (const std::uint32_t number : others) {
             text.clear();
             index_.paths_.append_text(index_.descriptions_[number].path, text);
-            order.emplace_back(common_tail(text, path), number);
+            order.emplace_back(likeness_of(text, path), number);
         }
         std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
         for (std::size_t i = 0; i < others.size(); ++i) others[i] = order[i].second;
     }
-    those.insert(those.end(), others.begin(), others.end());
-    return those;
+    return where == Where::anywhere ? others : those;
 }
 
 // ---- removals -------------------------------------------------------------------------------------------------------
@@ -233,53 +256,122 @@ void Removals::apply(const UnlinkedRecord& record, const EventSink& sink) {
         apply_known(record, seen, sink);
         return;
     }
-    if (raw.how != FDSPAN_UNLINK_EXCHANGE) find_victim(seen, sink);
+    if (raw.how != FDSPAN_UNLINK_EXCHANGE && !find_at_path(seen, sink) && !find_resolved(seen, sink)) {
+        if (deferred_.size() == max_deferred) deferred_.pop_front();
+        deferred_.push_back(seen);
+    }
     if (record.places < 2) return;
     moved(resolve(record.place[0]), !record.place[0].base_cut && !record.place[0].given_cut);
     if (raw.how == FDSPAN_UNLINK_EXCHANGE) moved(seen.path, seen.whole);
 }
 
-void Removals::find_victim(const Seen& seen, const EventSink& sink) {
-    bool unknown = seen.name == 0;
-    std::vector<std::uint32_t> candidates = named(seen.path, seen.whole);
-    // A file that lost the name it was opened by may lose its last one under any.
-    candidates.insert(candidates.end(), index_.gone_.begin(), index_.gone_.end());
-    std::vector<Index::FileKey> looked;
-    for (const std::uint32_t number : candidates) {
-        const Index::FileKey file = index_.file_of(number);
-        const bool by_name = index_.name_of(index_.descriptions_[number]) == NameState::named;
-        if (!by_name && std::find(looked.begin(), looked.end(), file) != looked.end()) continue;
-        if (looked.size() == max_looks) {
-            unknown = true;
-            break;
-        }
-        looked.push_back(file);
-        switch (judge(number, seen, sink)) {
-            case Verdict::found: return;
-            case Verdict::unknown: unknown = true; break;
-            case Verdict::other: break;
-        }
+bool Removals::find_at_path(const Seen& seen, const EventSink& sink) {
+    if (seen.name == 0 || !seen.whole) return false;
+    std::size_t looks = 0;
+    for (const std::uint32_t number : named(seen.path, Where::at_path)) {
+        if (++looks > max_looks) return false;
+        if (judge(number, seen, true, sink) == Verdict::found) return true;
     }
-    if (unknown) wish_ = Wish::soon;
-    else if (wish_ == Wish::none) wish_ = Wish::whenever;
+    return false;
 }
 
-Removals::Verdict Removals::judge(std::uint32_t number, const Seen& seen, const EventSink& sink) {
-    const auto look = look_at_file(number, true);
+// The same, once symbolic links in the path are followed. Only what the caller's own look-up left in the kernel's cache is used, so that
+// no file system is asked and none can block (openat2(2), RESOLVE_CACHED, since 5.12).
+bool Removals::find_resolved(Seen& seen, const EventSink& sink) {
+    if (!seen.whole || named(seen.path, Where::anywhere).empty()) return false;
+    open_how how{};
+    how.flags = O_PATH | O_DIRECTORY | O_CLOEXEC;
+    how.resolve = RESOLVE_CACHED;
+    const std::string dir(seen.path, 0, std::max<std::size_t>(seen.path.rfind('/'), 1));
+    const UniqueFd fd(static_cast<int>(::syscall(SYS_openat2, AT_FDCWD, dir.c_str(), &how, sizeof how)));
+    if (!fd.valid()) return false;
+    std::array<char, PATH_MAX> text{};
+    const ssize_t length = ::readlink(("/proc/self/fd/" + std::to_string(fd.get())).c_str(), text.data(), text.size());
+    if (length <= 0) return false;
+    std::string real(text.data(), static_cast<std::size_t>(length));
+    if (real == dir) return false;
+    if (real == "/") real.clear();
+    seen.path = real.append("/").append(last_name(seen.path));
+    recent_.back().path = seen.path;
+    return find_at_path(seen, sink);
+}
+
+void Removals::settle(const EventSink& sink) {
+    std::deque<Seen> deferred;
+    deferred.swap(deferred_);
+    // A file that lost the name it was opened by may lose its last one under any: most likely in the same directory.
+    std::erase_if(deferred, [&](const Seen& seen) {
+        const std::string_view dir = dir_of(seen.path);
+        return !index_.gone_.empty() && claim_best(gone_in(dir), seen, sink) == Verdict::found;
+    });
+    for (const Seen& seen : deferred) {
+        Verdict verdict = claim_best(named(seen.path, Where::anywhere), seen, sink);
+        if (verdict != Verdict::found && !index_.gone_.empty()) verdict = std::max(verdict, claim_best(gone_in({}), seen, sink));
+        if (verdict == Verdict::found) continue;
+        if (verdict == Verdict::unknown || seen.name == 0) wish_ = Wish::soon;
+        else if (wish_ == Wish::none) wish_ = Wish::whenever;
+        // Mapped, say: whether another link is left to it only a snapshot of everything shows.
+        paths_are_stale_ |= verdict == Verdict::unknown;
+    }
+}
+
+std::vector<std::uint32_t> Removals::gone_in(std::string_view dir) const {
+    std::vector<std::uint32_t> found;
+    std::string path;
+    for (const std::uint32_t number : index_.gone_) {
+        path.clear();
+        index_.paths_.append_text(index_.descriptions_[number].path, path);
+        if (dir.empty() || dir_of(path) == dir) found.push_back(number);
+    }
+    return found;
+}
+
+// Of these, the one that this removal took a name of: the latest that was changed before it was stamped.
+Removals::Verdict Removals::claim_best(const std::vector<std::uint32_t>& candidates, const Seen& seen, const EventSink& sink) {
+    std::vector<std::pair<std::uint64_t, std::uint32_t>> order;
+    Verdict verdict = Verdict::other;
+    std::size_t looks = 0;
+    for (const std::uint32_t number : candidates) {
+        if (++looks > max_looks) {
+            verdict = Verdict::unknown;
+            break;
+        }
+        const auto look = look_at_file(number, false);
+        if (!look) verdict = Verdict::unknown;
+        // What was changed later was changed by another removal, whose news has not come yet.
+        const std::uint64_t at_ns = look ? changed_ns(look->stx) : 0;
+        if (look && at_ns <= seen.at_ns + clock_tolerance_ns) order.emplace_back(at_ns, number);
+    }
+    std::sort(order.rbegin(), order.rend());
+    for (const auto& [at_ns, number] : order) {
+        if (judge(number, seen, false, sink) == Verdict::found) return Verdict::found;
+    }
+    return verdict;
+}
+
+// Did this removal take a name of that file? `at_path`: it is of the very path that was removed.
+Removals::Verdict Removals::judge(std::uint32_t number, const Seen& seen, bool at_path, const EventSink& sink) {
+    const Index::Description& description = index_.descriptions_[number];
+    const bool directory = index_.type_of(description) == FileType::dir;
+    if (seen.how != Removal::rename && directory != (seen.how == Removal::rmdir)) return Verdict::other;
+    const std::uint32_t known_nlink = index_.extra_of(number).nlink;
+    const auto look = look_at_file(number, at_path || directory);
     if (!look) return Verdict::unknown;
-    RemovalNote note = note_of(seen);
     const Index::FileKey file = index_.file_of(number);
     std::string unlinked;
-    index_.paths_.append_text(index_.descriptions_[number].path, unlinked);
+    index_.paths_.append_text(description.path, unlinked);
     unlinked += deleted_mark;
     // A directory has one name, though a file system may show it with a link for ever (overlayfs: fs/overlayfs/inode.c, ovl_getattr).
-    const bool no_directory = S_ISDIR(look->stx.stx_mode) && look->text == unlinked;
-    if (look->stx.stx_nlink == 0 || no_directory) {
+    const bool deleted = look->stx.stx_nlink == 0 || (directory && look->text == unlinked);
+    RemovalNote note = note_of(seen);
+    if (deleted) {
         note.allocated = look->stx.stx_blocks * 512;
         return index_.note_deleted(device_number(file.dev), file.ino, note, sink) ? Verdict::found : Verdict::other;
     }
-    if (index_.name_of(index_.descriptions_[number]) != NameState::named || S_ISDIR(look->stx.stx_mode)) return Verdict::other;
-    if (look->text != unlinked) return Verdict::other;
+    if (directory || index_.name_of(description) != NameState::named) return Verdict::other;
+    if (!at_path && look->stx.stx_nlink >= known_nlink) return Verdict::other;
+    const auto labelled = at_path ? look : look_at(number, true);
+    if (!labelled || labelled->text != unlinked) return Verdict::other;
     index_.note_unlinked(number, look->stx.stx_nlink, note, sink);
     return Verdict::found;
 }
@@ -300,10 +392,13 @@ void Removals::apply_known(const UnlinkedRecord& record, const Seen& seen, const
     }
     if (raw.nlink != 0 && !S_ISDIR(raw.mode)) {
         for (const std::uint32_t number : descriptions) {
-            if (index_.paths_.name(index_.descriptions_[number].path.name) == last_name(seen.path) &&
-                judge(number, seen, sink) == Verdict::found) {
-                return;
-            }
+            if (index_.paths_.name(index_.descriptions_[number].path.name) != last_name(seen.path)) continue;
+            const Verdict verdict = judge(number, seen, true, sink);
+            if (verdict == Verdict::found) return;
+            if (verdict == Verdict::other) continue;
+            // Nobody to ask, and the kernel has said already which file and which name.
+            index_.note_unlinked(number, raw.nlink, note_of(seen), sink);
+            return;
         }
         return;
     }
@@ -374,7 +469,7 @@ void Removals::moved_known(const fdspan_unlinked& raw) {
 }
 
 void Removals::moved(const std::string& from, bool whole) {
-    std::vector<std::uint32_t> affected = named(from, whole);
+    std::vector<std::uint32_t> affected = named(from, whole ? Where::at_path : Where::anywhere);
     if (affected.size() > max_looks) affected.resize(max_looks);
     const PathStore::Dir dir = whole ? index_.paths_.find(from) : PathStore::none;
     if (dir > PathStore::cut) {

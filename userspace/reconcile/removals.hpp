@@ -25,12 +25,16 @@ public:
     static constexpr std::size_t max_recent = 4096;
     static constexpr std::uint64_t recent_ns = 60'000'000'000;
     static constexpr std::size_t max_looks = 64;       // at files that may be meant by one removal
+    static constexpr std::size_t max_deferred = 4096;
     static constexpr std::size_t max_unheld = 1024;
     static constexpr std::size_t max_relabelled = 1024; // descriptions below a directory that was moved
 
     explicit Removals(Index& index) : index_(index) {}
 
     void apply(const UnlinkedRecord& record, const EventSink& sink);
+    // When all records so far were applied: looks further for what was removed by a path that the index does not have (through a symbolic
+    // link, or in another mount namespace). What a later record claims by its path is out of the question then.
+    void settle(const EventSink& sink);
     // Before a record is applied that says that a description's file had no links when it was closed: if that is news, tells it.
     void before_close(const Record& record, const EventSink& sink);
 
@@ -40,12 +44,15 @@ public:
     void wish_is_met() { wish_ = Wish::none; }
     // Every holder that a look through all processes shows is in the index now: what it could not show is in flight.
     void after_sweep(const EventSink& sink);
-    // A directory was moved with more below it than was looked at.
+    // A directory was moved with more below it than was looked at, or a name was taken from a file that nobody could be asked about.
     [[nodiscard]] bool paths_are_stale() const { return paths_are_stale_; }
     void paths_are_mended() { paths_are_stale_ = false; }
 
     // Who took a name from the file of this path, between the two moments. The views in the note live until the next call.
     [[nodiscard]] std::optional<RemovalNote> find(std::string_view path, std::uint64_t from_ns, std::uint64_t to_ns) const;
+
+    // Whether a removal of that very path was seen since then.
+    [[nodiscard]] bool find_exactly(std::string_view path, std::uint64_t from_ns) const;
 
 private:
     struct Seen {
@@ -66,21 +73,25 @@ private:
         struct statx stx {};
         std::string text;  // of the magic link
     };
-    enum class Verdict : std::uint8_t { other, found, unknown };
+    enum class Verdict : std::uint8_t { other, unknown, found };
 
     [[nodiscard]] RemovalNote note_of(const Seen& seen) const;
     [[nodiscard]] std::string cgroup_path(std::uint64_t id) const;
     void apply_known(const UnlinkedRecord& record, const Seen& seen, const EventSink& sink);
-    void find_victim(const Seen& seen, const EventSink& sink);
-    [[nodiscard]] Verdict judge(std::uint32_t description, const Seen& seen, const EventSink& sink);
+    [[nodiscard]] bool find_at_path(const Seen& seen, const EventSink& sink);
+    [[nodiscard]] bool find_resolved(Seen& seen, const EventSink& sink);
+    [[nodiscard]] Verdict claim_best(const std::vector<std::uint32_t>& candidates, const Seen& seen, const EventSink& sink);
+    [[nodiscard]] std::vector<std::uint32_t> gone_in(std::string_view dir) const;  // "": anywhere
+    [[nodiscard]] Verdict judge(std::uint32_t description, const Seen& seen, bool at_path, const EventSink& sink);
     [[nodiscard]] std::optional<Look> look_at(std::uint32_t description, bool text) const;
     [[nodiscard]] std::optional<Look> look_at_file(std::uint32_t description, bool text) const;
     void moved(const std::string& from, bool whole);
     void moved_known(const fdspan_unlinked& raw);
     void relabel(std::uint32_t description);
     [[nodiscard]] static std::string resolve(const GivenPath& place);
-    // Descriptions whose last name is that of `path`: those of that very path first.
-    [[nodiscard]] std::vector<std::uint32_t> named(std::string_view path, bool whole) const;
+    // Descriptions of that very path, or all with its last name: those first whose paths are most alike.
+    enum class Where : std::uint8_t { at_path, anywhere };
+    [[nodiscard]] std::vector<std::uint32_t> named(std::string_view path, Where where) const;
 
     // Deleted, as the kernel says, with a description that nobody known holds.
     struct Unheld {
@@ -92,6 +103,7 @@ private:
 
     Index& index_;
     std::deque<Seen> recent_;
+    std::deque<Seen> deferred_;
     std::vector<Unheld> unheld_;
     Wish wish_ = Wish::none;
     bool paths_are_stale_ = false;
