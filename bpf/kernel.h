@@ -135,13 +135,8 @@ struct fs_struct {
 	struct path pwd;
 };
 
-struct rlimit {
-	unsigned long rlim_cur;
-};
-
 struct signal_struct {
 	atomic_t live;
-	struct rlimit rlim[16];
 };
 
 typedef struct {

@@ -132,6 +132,14 @@ static __always_inline void fdspan_slot_clear(struct fdspan_table *table, __u64 
 		__sync_fetch_and_and(word, ~(1ULL << ((__u32)fd % FDSPAN_WORD_BITS)));
 }
 
+static __always_inline void fdspan_slot_set(struct fdspan_table *table, __u64 pointer, __u32 set, __s32 fd)
+{
+	__u64 *word = fdspan_slot_word(table, pointer, set, fd);
+
+	if (word)
+		__sync_fetch_and_or(word, 1ULL << ((__u32)fd % FDSPAN_WORD_BITS));
+}
+
 /* ---- what the maps know about one reference ---- */
 
 struct fdspan_times {

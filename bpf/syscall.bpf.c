@@ -44,15 +44,122 @@ int fdspan_exit_dup(struct trace_event_raw_sys_exit *ctx)
 	return 0;
 }
 
-/* dup2, dup3; dup2(n, n) does nothing. */
+/*
+ * dup2 and dup3 close what the new number held, if they succeed; whether they do shows at their exit, when the struct file
+ * that stood there may be gone. Its facts are kept from the entry; another thread may have closed or refilled the number meanwhile,
+ * so that whatever is ended at the exit has to be the very thing that was seen at the entry.
+ */
+struct fdspan_replacing {
+	__u64 table;
+	__u64 source; /* struct file * that goes there */
+	__u64 victim; /* struct file * that stands there */
+	__u64 victim_inode;
+	__u64 victim_opened_ns; /* of its description; 0: not known */
+	struct fdspan_remains victim_remains;
+	__s32 fd;
+	__u8 victim_is_last;
+	__u8 inherited, present; /* whether these sets had the slot */
+	__u8 pad;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, struct fdspan_replacing);
+} replacing SEC(".maps");
+
+SEC("tracepoint/syscalls/sys_enter_dup2")
+int fdspan_enter_dup2(struct trace_event_raw_sys_enter *ctx)
+{
+	FDSPAN_ENTER(ctx);
+	struct files_struct *files = ((struct task_struct *)bpf_get_current_task_btf())->files;
+	__s32 from = ctx->args[0], onto = ctx->args[1];
+	struct fdspan_replacing begun = {
+		.table = (__u64)files,
+		.source = fdspan_slot(files, from),
+		.victim = fdspan_slot(files, onto),
+		.fd = onto,
+	};
+	__u64 thread = fdspan_pending_key(false);
+
+	if (from == onto || !begun.source || !begun.victim)
+		return 0;
+	begun.victim_inode = fdspan_inode(begun.victim);
+	begun.victim_is_last = fdspan_is_last(begun.victim);
+	begun.victim_remains = fdspan_remains_of(begun.victim_inode);
+	struct fdspan_description *description = fdspan_description_of(begun.victim, begun.victim_inode);
+	struct fdspan_table *known = bpf_map_lookup_elem(&tables, &begun.table);
+
+	if (description)
+		begun.victim_opened_ns = description->opened_latest_ns;
+	/* The sets speak of a slot, not of a file: until the outcome is known they must not speak for the new one. */
+	if (known) {
+		begun.inherited = fdspan_slot_test(known, begun.table, FDSPAN_SET_INHERITED, onto);
+		begun.present = fdspan_slot_test(known, begun.table, FDSPAN_SET_PRESENT, onto);
+		if (begun.inherited)
+			fdspan_slot_clear(known, begun.table, FDSPAN_SET_INHERITED, onto);
+		if (begun.present)
+			fdspan_slot_clear(known, begun.table, FDSPAN_SET_PRESENT, onto);
+	}
+	bpf_map_update_elem(&replacing, &thread, &begun, BPF_ANY);
+	return 0;
+}
+
+static __always_inline void fdspan_not_replaced(const struct fdspan_replacing *begun, struct files_struct *files)
+{
+	__u64 table = begun->table;
+	struct fdspan_table *known = bpf_map_lookup_elem(&tables, &table);
+
+	if (!known || fdspan_slot(files, begun->fd) != begun->victim)
+		return;
+	if (begun->inherited)
+		fdspan_slot_set(known, table, FDSPAN_SET_INHERITED, begun->fd);
+	if (begun->present)
+		fdspan_slot_set(known, table, FDSPAN_SET_PRESENT, begun->fd);
+}
+
+static __always_inline void fdspan_replaced(const struct fdspan_replacing *begun, __u64 now)
+{
+	__u64 victim = begun->victim;
+	struct fdspan_description *description = fdspan_description_of(victim, begun->victim_inode);
+	struct fdspan_descriptor_key key = {.table = begun->table, .fd = begun->fd};
+	struct fdspan_descriptor *own = bpf_map_lookup_elem(&descriptors, &key);
+	bool first = false;
+
+	if (description && description->opened_latest_ns != begun->victim_opened_ns)
+		description = NULL;
+	if (description)
+		first = description->table == begun->table && description->fd == begun->fd;
+	if (own && own->file == victim)
+		bpf_map_delete_elem(&descriptors, &key);
+	fdspan_span_ends(begun->fd, victim, description, first, begun->victim_is_last,
+			 &begun->victim_remains, now, FDSPAN_NEWS_CLOSED);
+}
+
+/* dup2(n, n) does nothing. */
 SEC("tracepoint/syscalls/sys_exit_dup2")
 int fdspan_exit_dup2(struct trace_event_raw_sys_exit *ctx)
 {
 	FDSPAN_ENTER(ctx);
 	struct pt_regs *regs = fdspan_syscall_regs();
+	struct files_struct *files = ((struct task_struct *)bpf_get_current_task_btf())->files;
+	__u64 thread = fdspan_pending_key(false);
+	struct fdspan_replacing *found = bpf_map_lookup_elem(&replacing, &thread);
+	bool doubtful = false;
 
+	if (found) {
+		struct fdspan_replacing begun = *found;
+
+		bpf_map_delete_elem(&replacing, &thread);
+		if (ctx->ret < 0) {
+			fdspan_not_replaced(&begun, files);
+			return 0;
+		}
+		fdspan_replaced(&begun, bpf_ktime_get_boot_ns());
+		doubtful = fdspan_slot(files, begun.fd) != begun.source;
+	}
 	if (ctx->ret >= 0 && (__s32)FDSPAN_ARG1(regs) != (__s32)FDSPAN_ARG2(regs))
-		fdspan_opened(ctx->ret, FDSPAN_HOW_DUP, false);
+		fdspan_opened(ctx->ret, FDSPAN_HOW_DUP, doubtful);
 	return 0;
 }
 
@@ -319,22 +426,6 @@ int fdspan_enter_close(struct trace_event_raw_sys_enter *ctx)
 {
 	FDSPAN_ENTER(ctx);
 	fdspan_closing((__s32)ctx->args[0]);
-	return 0;
-}
-
-/*
- * dup2 and dup3 close what the new number held, if they succeed; they fail when the old one is not open or the new one lies
- * beyond RLIMIT_NOFILE (fs/file.c, ksys_dup3).
- */
-SEC("tracepoint/syscalls/sys_enter_dup2")
-int fdspan_enter_dup2(struct trace_event_raw_sys_enter *ctx)
-{
-	FDSPAN_ENTER(ctx);
-	__s32 from = ctx->args[0], onto = ctx->args[1];
-	struct task_struct *task = bpf_get_current_task_btf();
-
-	if (from != onto && fdspan_slot(task->files, from) && (__u32)onto < task->signal->rlim[7 /* RLIMIT_NOFILE */].rlim_cur)
-		fdspan_closing(onto);
 	return 0;
 }
 

@@ -522,23 +522,38 @@ enum fdspan_news { FDSPAN_NEWS_NONE, FDSPAN_NEWS_CLOSED, FDSPAN_NEWS_RELEASED };
 		(record)->description_latest_ns = latest;                                                              \
 		(record)->fd = fd;                                                                                     \
 		(record)->last = last;                                                                                 \
-		(record)->unlinked = unlinked;                                                                         \
+		(record)->unlinked = remains.unlinked;                                                                 \
 	} while (0)
 
 /* A file without links: its deletion may have gone unseen, and its bytes may be given back now. */
-static __always_inline void fdspan_send_closed(struct fdspan_settings *with, __u16 type, __u64 id, __u64 earliest, __u64 latest,
-					       __s32 fd, bool last, __u64 inode, __u64 now)
-{
-	bool unlinked = !FDSPAN_READ(struct inode, inode, i_nlink);
+struct fdspan_remains {
+	__u64 allocated;
+	__u64 size;
+	__u64 unlinked;
+};
 
-	if (unlinked) {
+static __always_inline struct fdspan_remains fdspan_remains_of(__u64 inode)
+{
+	struct fdspan_remains remains = {.unlinked = !FDSPAN_READ(struct inode, inode, i_nlink)};
+
+	if (remains.unlinked) {
+		remains.allocated = fdspan_allocated(inode);
+		remains.size = FDSPAN_READ(struct inode, inode, i_size);
+	}
+	return remains;
+}
+
+static __always_inline void fdspan_send_closed(struct fdspan_settings *with, __u16 type, __u64 id, __u64 earliest, __u64 latest,
+					       __s32 fd, bool last, struct fdspan_remains remains, __u64 now)
+{
+	if (remains.unlinked) {
 		struct fdspan_closed_unlinked *record = FDSPAN_RESERVE_AS(type, record, closed.header, now);
 
 		if (!record)
 			return;
 		FDSPAN_FILL_CLOSED(&record->closed);
-		record->allocated = fdspan_allocated(inode);
-		record->size = FDSPAN_READ(struct inode, inode, i_size);
+		record->allocated = remains.allocated;
+		record->size = remains.size;
 		bpf_ringbuf_submit(record, fdspan_wakeup(with));
 	} else {
 		struct fdspan_closed *record = FDSPAN_RESERVE(type, record, now);
@@ -551,30 +566,49 @@ static __always_inline void fdspan_send_closed(struct fdspan_settings *with, __u
 }
 
 /*
- * Descriptor (table, fd), which holds `file`, is about to go. Without other references the description goes with it; with
- * some it stays, and who they are is for a snapshot to find out.
+ * A descriptor of `file` ends. Without other references (`last`) its description goes with it; with some it stays, and who
+ * they are is for a snapshot to find out. `first`: it is the one that the description was made with. `remains`: what was
+ * noted of its file when that may be gone.
  */
-static __always_inline void fdspan_slot_ends(__u64 table, __s32 fd, __u64 file, __u64 now, enum fdspan_news news)
+static __always_inline void fdspan_span_ends(__s32 fd, __u64 file, struct fdspan_description *description, bool first,
+					     bool last, const struct fdspan_remains *remains, __u64 now, enum fdspan_news news)
 {
-	__u64 inode = fdspan_inode(file);
-	struct fdspan_description *description = bpf_map_lookup_elem(&descriptions, &file);
 	struct fdspan_settings *with = fdspan_settings_get();
-	bool last = !FDSPAN_SEES_LAST_PUT && fdspan_file_count((const struct file *)file) <= 1;
-	bool first = false;
 	__u64 id = 0, earliest = 0, latest = 0;
 
 	if (description) {
-		if (description->inode == inode) {
-			first = description->table == table && description->fd == fd;
-			id = description->id;
-			earliest = description->opened_earliest_ns;
-			latest = description->opened_latest_ns;
-		}
-		if (last || description->inode != inode)
+		id = description->id;
+		earliest = description->opened_earliest_ns;
+		latest = description->opened_latest_ns;
+		if (last)
 			bpf_map_delete_elem(&descriptions, &file);
 		else if (first)
 			description->table = 0;
 	}
+	if (!with || !with->emit || news == FDSPAN_NEWS_NONE || (news == FDSPAN_NEWS_RELEASED && !last))
+		return;
+	fdspan_send_closed(with, news == FDSPAN_NEWS_CLOSED ? FDSPAN_RECORD_CLOSED : FDSPAN_RECORD_RELEASED,
+			   id ?: fdspan_hide(with, file), earliest, latest, news == FDSPAN_NEWS_CLOSED ? fd : -1, last,
+			   remains ? *remains : fdspan_remains_of(fdspan_inode(file)), now);
+}
+
+static __always_inline bool fdspan_is_last(__u64 file)
+{
+	return !FDSPAN_SEES_LAST_PUT && fdspan_file_count((const struct file *)file) <= 1;
+}
+
+/* Descriptor (table, fd), which holds `file`, is about to go. */
+static __always_inline void fdspan_slot_ends(__u64 table, __s32 fd, __u64 file, __u64 now, enum fdspan_news news)
+{
+	struct fdspan_description *description = bpf_map_lookup_elem(&descriptions, &file);
+	bool first = false;
+
+	if (description && description->inode != fdspan_inode(file)) {
+		bpf_map_delete_elem(&descriptions, &file);
+		description = NULL;
+	}
+	if (description)
+		first = description->table == table && description->fd == fd;
 	if (!first) {
 		struct fdspan_descriptor_key key = {.table = table, .fd = fd};
 		struct fdspan_table *known = bpf_map_lookup_elem(&tables, &table);
@@ -585,10 +619,7 @@ static __always_inline void fdspan_slot_ends(__u64 table, __s32 fd, __u64 file, 
 			fdspan_slot_clear(known, table, FDSPAN_SET_PRESENT, fd);
 		}
 	}
-	if (!with || !with->emit || news == FDSPAN_NEWS_NONE || (news == FDSPAN_NEWS_RELEASED && !last))
-		return;
-	fdspan_send_closed(with, news == FDSPAN_NEWS_CLOSED ? FDSPAN_RECORD_CLOSED : FDSPAN_RECORD_RELEASED,
-			   id ?: fdspan_hide(with, file), earliest, latest, news == FDSPAN_NEWS_CLOSED ? fd : -1, last, inode, now);
+	fdspan_span_ends(fd, file, description, first, fdspan_is_last(file), NULL, now, news);
 }
 
 static __always_inline void fdspan_closing(__s32 fd)

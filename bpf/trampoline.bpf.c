@@ -18,8 +18,10 @@
  * is new there, and one insert for each span is all that an open costs. What io_uring opens into its own table, where it has
  * no descriptor, is stamped as it enters that.
  *
- * A fentry program that is preempted while another task of that CPU comes through the same hook is skipped for that one; the
- * kernel counts these (recursion_misses), and so does the loader. Kprobes and tracepoints can't be preempted.
+ * A fentry program that is preempted while another task of that CPU comes through the same hook is skipped for that one
+ * (kernel/bpf/trampoline.c, __bpf_prog_enter_recur). Kprobes and tracepoints run with preemption off, and do_dup2, pick_file and
+ * file_close_fd_locked with a spinlock held: where the kernel preempts, the other hooks of `trampoline` are kprobes. What is
+ * skipped all the same is counted by the kernel (recursion_misses) and is a loss.
  */
 #include "kernel.h"
 #include <bpf/bpf_helpers.h>
@@ -224,8 +226,8 @@ static __always_inline void fdspan_handle_last_put(__u64 file)
 	}
 	if (!with->emit || (!id && (with->scope || !(FDSPAN_READ(struct file, file, f_mode) & FMODE_OPENED))))
 		return;
-	fdspan_send_closed(with, FDSPAN_RECORD_RELEASED, id ?: fdspan_hide(with, file), earliest, latest, -1, true, fdspan_inode(file),
-			   bpf_ktime_get_boot_ns());
+	fdspan_send_closed(with, FDSPAN_RECORD_RELEASED, id ?: fdspan_hide(with, file), earliest, latest, -1, true,
+			   fdspan_remains_of(fdspan_inode(file)), bpf_ktime_get_boot_ns());
 }
 FDSPAN_HOOK1_OF(last_put, __fput, fdspan_handle_last_put, 0, FDSPAN_ENTER_ANYBODY)
 

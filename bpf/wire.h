@@ -175,13 +175,16 @@ FDSPAN_ASSERT_SIZE(struct fdspan_opened, 96);
 #define FDSPAN_PATH_UNLINKED 4 /* the name was already gone */
 #define FDSPAN_PATH_LABEL 8   /* one name that is a label, not a path: the d_name of an anon_inode */
 
-/* FDSPAN_RECORD_CLOSED and FDSPAN_RECORD_RELEASED. */
+/*
+ * FDSPAN_RECORD_CLOSED and FDSPAN_RECORD_RELEASED. Header.pid of RELEASED is the task in whose context the last reference went,
+ * which need not have held one: a kernel thread frees what was in flight.
+ */
 struct fdspan_closed {
 	struct fdspan_record header;
 	fdspan_u64 description_id; /* 0: not known */
 	fdspan_u64 description_earliest_ns; /* both 0: not known */
 	fdspan_u64 description_latest_ns;
-	fdspan_s32 fd; /* -1 for RELEASED */
+	fdspan_s32 fd; /* -1 for RELEASED, which is not about a descriptor */
 	fdspan_u16 last; /* CLOSED: 1 when no other reference kept the description: it was released with it */
 	fdspan_u16 unlinked; /* 1: the file had no links; then this is the beginning of a fdspan_closed_unlinked */
 };

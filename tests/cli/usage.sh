@@ -50,6 +50,13 @@ for number in '' x -1 0 1.5 99999999999999999999 1k; do
     refused ls --limit "$number"
     refused watch --count "$number"
 done
+for size in '' x 0 1000 3K 2K 2G 4096K1 -4K 4k 99999999999999999999 16777216G; do
+    refused watch --ring-bytes "$size"
+done
+for number in '' x 0 -1 1.5 134217729; do
+    refused watch --max-entries "$number"
+    refused arm --max-entries "$number"
+done
 for column in '' , NOPE PID, PID,,FD + +NOPE 'PID FD'; do
     refused ls -o "$column"
 done

@@ -534,6 +534,18 @@ static void way_dup3_onto(void)
 	dup_onto(open("/dev/null", O_RDONLY), true);
 }
 
+#define NOT_A_DUP3_FLAG O_DIRECTORY
+
+/* Refused with EINVAL: what stands there stays what it is. */
+static void way_dup3_refused(void)
+{
+	const struct source source = get_source();
+	struct bracket bracket;
+	const int fd = open_file("file", O_RDONLY, &bracket);
+	(void)!dup3(source.fd, fd, NOT_A_DUP3_FLAG);
+	made(fd, &bracket);
+}
+
 /* dup2 onto itself returns the descriptor and begins nothing. */
 static void way_dup2_self(void)
 {
@@ -1764,6 +1776,20 @@ static void way_fork(void)
 	holder(inherit_body);
 }
 
+static void inherit_refusing_body(struct bracket bracket)
+{
+	const struct source source = get_source();
+	for (int fd = 0; fd < 256; fd++)
+		(void)!dup3(source.fd, fd, NOT_A_DUP3_FLAG);
+	inherit(main_pid, bracket);
+}
+
+static void way_fork_dup3_refused(void)
+{
+	get_source();
+	holder(inherit_refusing_body);
+}
+
 static void inherit_and_open_body(struct bracket bracket)
 {
 	inherit(main_pid, bracket);
@@ -2388,6 +2414,7 @@ static const struct way ways[] = {
 	{"dup2_self", way_dup2_self, EXACT_CHEAP},
 	{"dup3_free", way_dup3_free, EXACT_CHEAP},
 	{"dup3_onto", way_dup3_onto, EXACT_CHEAP},
+	{"dup3_refused", way_dup3_refused, EXACT_CHEAP},
 	{"f_dupfd", way_f_dupfd, EXACT_CHEAP},
 	{"f_dupfd_cloexec", way_f_dupfd_cloexec, EXACT_CHEAP},
 	{"dup_outlives_first", way_dup_outlives_first, EXACT_CHEAP},
@@ -2461,6 +2488,7 @@ static const struct way ways[] = {
 	{"not_a_descriptor", way_not_a_descriptor, EXACT},
 	{"fork", way_fork, EXACT},
 	{"fork_syscall", way_fork_syscall, EXACT},
+	{"fork_dup3_refused", way_fork_dup3_refused, EXACT},
 	{"fork_of_fork", way_fork_of_fork, EXACT},
 	{"fork_slot_reuse", way_fork_slot_reuse, EXACT},
 	{"vfork_exec", way_vfork_exec, EXACT},

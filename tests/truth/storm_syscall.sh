@@ -15,4 +15,5 @@ storm() {
 storm --seconds "$seconds" --pause-us 500
 storm --seconds "$seconds"
 storm --seconds "$seconds" --stop-reader 3
+storm --seconds "$seconds" --pause-us 500 --ring-bytes 512K --stop-reader 2
 exit $failed

@@ -446,6 +446,27 @@ TEST_CASE("when more ended than is remembered, nothing doubtful is added") {
     CHECK(pair.rows().size() == 1);
 }
 
+TEST_CASE("an opening that was lost is not mistaken for the descriptor that ended in its place just before") {
+    Pair pair;
+    pair.silently(Rows(1000, 1100).process(10, early, {{3, "/a", 71}, {4, "/b", 72}}));
+    pair.now_ns = 1999;
+    pair.close(10, 3, 71, true);
+    pair.close(10, 4, 72, true);
+    const auto opened = [](std::uint64_t at_ns) { return Interval::exact(at_ns); };
+    // The same file in the same slot, with the same pointer; of 4 the snapshot still saw the old one.
+    pair.meet(Rows(3000, 3100).process(10, early, {{3, "/a", 71, opened(2005), opened(2005)}, {4, "/b", 72, opened(1500), opened(1500)}}));
+    CHECK(pair.rows() == Lines{"10/3 /a @2005"});
+}
+
+TEST_CASE("the same file with another exact time is another descriptor in its place") {
+    Pair pair;
+    const auto at = [](std::uint64_t ns) { return Interval::exact(ns); };
+    pair.silently(Rows(1000, 1100).process(10, early, {{3, "/a", 71, at(500), at(400)}}));
+    pair.meet(Rows(2'000'000'000, 2'000'000'100).process(10, early, {{3, "/a", 71, at(1500), at(400)}}));
+    CHECK(pair.take() == Lines{"closed 10/3 /a @1000..1500 +500..1000", "opened 10/3 /a @1500", "resynced @2000000000..2000000100 1 1"});
+    CHECK(pair.rows() == Lines{"10/3 /a @1500"});
+}
+
 TEST_CASE("after a loss, ends that are only implied are bounded until a snapshot follows") {
     Pair pair;
     pair.silently(Rows(1000, 1100).process(10, early, {{3, "/a", 71, early, early}}).process(20, early, {{3, "/a", 71, early, early}}));

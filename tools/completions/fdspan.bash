@@ -49,20 +49,20 @@ _fdspan() {
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         return
         ;;
-    --warn-* | --crit-* | --since | --until | --path | --min-duration | --min-bytes | --older-than | --newer-than | --interval | --timeout | --limit | --count | \
+    --warn-* | --crit-* | --since | --until | --path | --min-duration | --min-bytes | --older-than | --newer-than | --interval | --timeout | --limit | --count | --ring-bytes | --max-entries | \
         -c | --comm | -d | --fd | --inode | --tid) return ;;
     esac
     if [ -z "$words" ] && [[ $current == -* ]]; then
         case $command in
         ls) words='--pid --comm --user --fd --older-than --newer-than --deleted --type --ref --all --output --list-columns --sort
             --reverse --limit --json --noheadings --human --socket --no-daemon --backend --color --help' ;;
-        watch) words='--pid --event --older-than --interval --count --timeout --verify --json --backend --color --help' ;;
+        watch) words='--pid --event --older-than --interval --count --timeout --ring-bytes --max-entries --verify --json --backend --color --help' ;;
         deleted) words='--pid --comm --user --older-than --min-bytes --limit --by --nameless --gone --libraries --explain --json
             --noheadings --human --backend --color --help' ;;
         recover) words='--inode --tid --force --link --explain --json --backend --help' ;;
         log) words='--since --until --path --pid --deleted --min-duration --min-bytes --limit --follow --json --csv --database --color --help' ;;
         check) words='--warn-bytes --crit-bytes --warn-age --crit-age --warn-fds --crit-fds --warn-leaks --crit-leaks --socket --help' ;;
-        arm) words='--backend --json --help' ;;
+        arm) words='--backend --max-entries --json --help' ;;
         disarm) words='--json --help' ;;
         doctor) words='--json --color --help' ;;
         esac

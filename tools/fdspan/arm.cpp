@@ -35,7 +35,7 @@ void append_since_json(std::string& out, std::uint64_t since_ns) {
 
 }  // namespace
 
-bool has_lost(const ArmedState& state) { return state.counters.maps_overflowed(); }
+bool has_lost(const ArmedState& state) { return state.counters.maps_overflowed() || state.counters.missed > 0; }
 
 std::string describe_armed(const ArmedState& state) {
     std::string text = "Armed with the backend " + std::string(to_string(state.backend)) + " " + since_text(state.tracking_since_ns) + "; " +
@@ -44,9 +44,13 @@ std::string describe_armed(const ArmedState& state) {
         text += ", nothing was lost.";
     } else {
         const TrackingCounters& counters = state.counters;
-        text += ". Bounded instead of exact, because a map was full: " + std::to_string(counters.description_full) + " descriptions, " +
-                std::to_string(counters.descriptor_full) + " descriptors, " + std::to_string(counters.table_full) + " tables; loops cut at their bound: " +
-                std::to_string(counters.truncated) + ".";
+        text += ".";
+        if (counters.maps_overflowed()) {
+            text += " Bounded instead of exact, because a map was full: " + std::to_string(counters.description_full) + " descriptions, " +
+                    std::to_string(counters.descriptor_full) + " descriptors, " + std::to_string(counters.table_full) +
+                    " tables; loops cut at their bound: " + std::to_string(counters.truncated) + ". Disarm, then arm with a larger --max-entries.";
+        }
+        if (counters.missed > 0) text += " The kernel skipped the hooks of " + std::to_string(counters.missed) + " events.";
     }
     if (state.census_ns == 0) {
         text += " What was open when it was armed was not counted, because arm was interrupted: disarm and arm again.";
@@ -65,6 +69,7 @@ void append_armed_json(std::string& out, const ArmedState& state) {
     append_count(out, "descriptors_lost", state.counters.descriptor_full);
     append_count(out, "tables_lost", state.counters.table_full);
     append_count(out, "truncated", state.counters.truncated);
+    append_count(out, "missed", state.counters.missed);
     out.back() = '}';
 }
 
@@ -76,6 +81,13 @@ int run_arm(std::vector<std::string> arguments, Output& output) {
                "Needs root (or CAP_BPF, CAP_PERFMON and access to /sys/fs/bpf). Exit codes: 0 armed, now or before; 2 usage or runtime error.");
     add_flag(app, "-J,--json", json, "One JSON document");
     add_backend(app, options.backend, false);
+    add_value(app, "--max-entries", "N", "Bound of each kernel map: so many descriptions, descriptors and tables have times [1048576]",
+              [&options](const std::string& text) -> Result<void> {
+                  const Result<std::uint32_t> parsed = parse_max_entries(text);
+                  if (!parsed) return tl::unexpected(parsed.error());
+                  options.max_descriptions = options.max_descriptors = options.max_tables = *parsed;
+                  return {};
+              });
     if (const std::optional<int> done = parse_arguments(app, std::move(arguments), output)) return *done;
     const Result<ArmReport> report = arm(options);
     if (!report) return usage_error(report.error().message);

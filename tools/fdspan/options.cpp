@@ -113,6 +113,12 @@ Result<std::uint64_t> parse_count(std::string_view text, std::uint64_t least, st
     return value;
 }
 
+Result<std::uint32_t> parse_max_entries(std::string_view text) {
+    const Result<std::uint64_t> parsed = parse_count(text, 1, 1U << 27);
+    if (!parsed) return tl::unexpected(parsed.error());
+    return static_cast<std::uint32_t>(*parsed);
+}
+
 Result<void> for_each_part(std::string_view text, const std::function<Result<void>(std::string_view)>& each) {
     while (true) {
         const std::size_t comma = text.find(',');

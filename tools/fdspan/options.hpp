@@ -52,6 +52,8 @@ void add_backend(CLI::App& app, Backend& backend, bool with_procfs = true);
 void add_color(CLI::App& app, ColorMode& color);
 
 [[nodiscard]] Result<std::uint64_t> parse_count(std::string_view text, std::uint64_t least, std::uint64_t most);
+// --max-entries: the bound of a kernel map.
+[[nodiscard]] Result<std::uint32_t> parse_max_entries(std::string_view text);
 // "12" or "12,13"; appended to `pids`.
 [[nodiscard]] Result<void> parse_pids(std::string_view text, std::vector<pid_t>& pids);
 // Calls `each` with every part between commas.

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <limits>
 
@@ -189,7 +190,11 @@ void EventPrinter::print_json(const Event& event) {
     if (event.allocated) number("allocated", *event.allocated);
     if (event.kind == EventKind::deleted || event.kind == EventKind::unlinked) print_json_removal(event);
     switch (event.kind) {
-        case EventKind::lost: number("lost", event.lost_records); break;
+        case EventKind::lost:
+            number("lost", event.lost_records);
+            append_json_text(out, "reason", to_string(event.loss_reason));
+            if (event.cpu) number("cpu", *event.cpu);
+            break;
         case EventKind::exit:
             out += "\"exit_code\":";
             append_number(out, static_cast<long long>(event.exit_code));
@@ -315,7 +320,15 @@ void EventPrinter::print_text(const Event& event) {
         }
     }
     switch (event.kind) {
-        case EventKind::lost: out += " " + std::to_string(event.lost_records) + " events, the kernel had no room for them"; break;
+        case EventKind::lost:
+            out += " " + std::to_string(event.lost_records) + " events";
+            if (event.cpu) out += " of CPU " + std::to_string(*event.cpu);
+            switch (event.loss_reason) {
+                case LossReason::ring_full: out += ", the ring had no room for them"; break;
+                case LossReason::hook_skipped: out += ", the kernel skipped their hooks"; break;
+                case LossReason::index_full: out += ", the index had no room for them"; break;
+            }
+            break;
         case EventKind::exit: out += " wait status " + std::to_string(event.exit_code); break;
         case EventKind::resynced:
             out += " a snapshot added " + std::to_string(event.added) + " spans and ended " + std::to_string(event.ended);
@@ -355,6 +368,26 @@ ParseText into_duration(std::optional<std::uint64_t>& target, std::uint64_t leas
     };
 }
 
+Result<void> parse_ring_bytes(std::string_view text, std::uint32_t& bytes) {
+    constexpr std::uint64_t most = 1U << 30;
+    std::string_view digits = text;
+    std::uint64_t unit = 1;
+    for (const auto& [suffix, factor] : {std::pair{'K', 1U << 10}, {'M', 1U << 20}, {'G', 1U << 30}}) {
+        if (!digits.ends_with(suffix)) continue;
+        digits.remove_suffix(1);
+        unit = factor;
+        break;
+    }
+    const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+    const Result<std::uint64_t> parsed = parse_count(digits, 1, most);
+    const std::uint64_t size = parsed && *parsed <= most / unit ? *parsed * unit : 0;
+    if (!std::has_single_bit(size) || size < page) {
+        return fail(EINVAL, "\"" + escape(text) + "\" is not a power of two from " + std::to_string(page >> 10) + "K to 1G");
+    }
+    bytes = static_cast<std::uint32_t>(size);
+    return {};
+}
+
 // SIGINT and SIGTERM ask for an end: through a flag, which also cuts a write short, and through a descriptor to wait on. (Blocking
 // them outside ppoll(2) would not do: it does not deliver a signal while its descriptors are ready, so that constant events starve it.)
 // The second signal kills, as it would without us.
@@ -380,7 +413,7 @@ private:
 };
 
 std::string summarise_loss(std::uint64_t lost) {
-    return std::to_string(lost) + (lost == 1 ? " event was" : " events were") + " lost because the kernel had no room for them; what is open is correct again";
+    return std::to_string(lost) + (lost == 1 ? " event was" : " events were") + " lost; what is open is correct again";
 }
 
 // One line that says whether the index equals a fresh snapshot; exit code 2 when it does not.
@@ -412,6 +445,7 @@ int watch(const WatchOptions& options, Output& output) {
     Result<std::unique_ptr<Tracker>> opened = Tracker::open(options.tracker);
     if (!opened) return usage_error(opened.error().message);
     Tracker& tracker = **opened;
+    for (const std::string& why : tracker.refused()) spdlog::debug("not taken, though better: {}", escape(why));
     for (const std::string& warning : tracker.warnings()) spdlog::warn("{}", warning);
     std::size_t warnings_said = tracker.warnings().size();
 
@@ -481,6 +515,15 @@ int run_watch(std::vector<std::string> arguments, Output& output) {
         return {};
     });
     add_value(app, "--timeout", "DUR", "End after this time", into_duration(options.timeout_ns, 1));
+    add_value(app, "--ring-bytes", "SIZE", "Room for events that wait to be read: a power of two from 4K to 1G [16M]",
+              [&](const std::string& text) -> Result<void> { return parse_ring_bytes(text, options.tracker.ring_bytes); });
+    add_value(app, "--max-entries", "N", "Bound of each kernel map: so many descriptions, descriptors and tables have times [1048576]",
+              [&](const std::string& text) -> Result<void> {
+                  const Result<std::uint32_t> parsed = parse_max_entries(text);
+                  if (!parsed) return tl::unexpected(parsed.error());
+                  options.tracker.max_descriptions = options.tracker.max_descriptors = options.tracker.max_tables = *parsed;
+                  return {};
+              });
     add_flag(app, "--verify", options.verify,
              "At the end, hold the index against a fresh snapshot and the kernel maps against what is alive; exit 2 if they differ");
     add_flag(app, "-J,--json", options.json, "JSON Lines; the first is {\"event\":\"started\",…}");

@@ -44,6 +44,8 @@ constexpr std::uint64_t sweep_share = 100;
 // A correcting snapshot comes so early when it is known to have something to tell.
 constexpr std::uint64_t early_reconcile_ns = 200'000'000;
 constexpr std::uint64_t early_reconcile_share = 10;
+// The kernel's own counters, which take a syscall for each program.
+constexpr std::uint64_t look_interval_ns = 500'000'000;
 
 // Before a snapshot is reconciled the ring is emptied; under steady fire not for ever.
 constexpr std::size_t catch_up_records = 65536;
@@ -105,6 +107,10 @@ struct Tracker::State {
     Loss refused_records;                     // not reported yet
     TrackerStatistics figures;
     std::uint64_t resync_took_ns = 0;
+    std::uint64_t missed = 0;                 // TrackingCounters::missed of the last look at it
+    std::uint64_t last_look_ns = 0;
+    std::uint64_t next_look_ns = 0;
+    bool overflow_said = false;
 
     Result<void> open_bpf(Backend wanted);
     Result<void> open_procfs();
@@ -125,7 +131,9 @@ struct Tracker::State {
     Result<void> sweep_unlinked(const Sink& sink);
     [[nodiscard]] std::uint64_t sweep_due_ns() const;
     Result<void> resync_with(const Snapshot& snapshot, const ReconcileOptions& how, const Sink& sink);
-    void note_loss(const Loss& loss, const Sink& sink);
+    void note_loss(Event event, const Sink& sink);
+    void note_record_loss(const Loss& loss, LossReason reason, const Sink& sink);
+    void look_for_skipped(const Sink& sink);
     [[nodiscard]] bool refuses(const Record& record);
 };
 
@@ -240,6 +248,7 @@ Result<void> Tracker::State::open_bpf(Backend wanted) {
     tracking = std::move(*opened);
     backend = backend_of(tracking->backend());
     sequence = SequenceTracker(true, tracking->tracking_since_ns());
+    last_look_ns = tracking->tracking_since_ns();
 
     auto own_reader = IteratorReader::open(tracking->maps());
     if (!own_reader) return tl::unexpected(own_reader.error());
@@ -317,16 +326,43 @@ bool Tracker::State::refuses(const Record& record) {
     return true;
 }
 
-void Tracker::State::note_loss(const Loss& loss, const Sink& sink) {
+void Tracker::State::note_loss(Event event, const Sink& sink) {
     const std::uint64_t now = boottime_now_ns();
     if (lossy_since_ns == 0) lossy_since_ns = now;
     last_loss_ns = now;
-    index.note_loss(loss.when);
-    Event event;
+    index.note_loss(event.when);
     event.kind = EventKind::lost;
+    if (sink) sink(event);
+}
+
+void Tracker::State::note_record_loss(const Loss& loss, LossReason reason, const Sink& sink) {
+    Event event;
     event.when = loss.when;
     event.lost_records = loss.records;
-    if (sink) sink(event);
+    event.loss_reason = reason;
+    if (reason == LossReason::ring_full) event.cpu = loss.cpu;
+    note_loss(event, sink);
+}
+
+// What leaves no gap in the numbers of the records: hooks that the kernel skipped, and times that found no room.
+void Tracker::State::look_for_skipped(const Sink& sink) {
+    const std::uint64_t now = boottime_now_ns();
+    if (now < next_look_ns) return;
+    const TrackingCounters counters = tracking->counters();
+    if (counters.missed > missed) {
+        Event event;
+        event.when = Interval::bounded(last_look_ns, now);
+        event.lost_records = counters.missed - missed;
+        event.loss_reason = LossReason::hook_skipped;
+        missed = counters.missed;
+        note_loss(event, sink);
+    }
+    if (counters.maps_overflowed() && !overflow_said) {
+        warnings.push_back("the kernel maps are full, so that some times will be bounded when they are asked for again");
+        overflow_said = true;
+    }
+    last_look_ns = now;
+    next_look_ns = now + look_interval_ns;
 }
 
 Result<std::size_t> Tracker::State::drain(const Sink& sink, std::size_t max_records) {
@@ -339,7 +375,7 @@ Result<std::size_t> Tracker::State::drain(const Sink& sink, std::size_t max_reco
             return records < max_records;
         }
         const fdspan_record& header = header_of(record);
-        if (const auto loss = sequence.observe(header.cpu, header.seq, header.boottime_ns)) note_loss(*loss, sink);
+        if (const auto loss = sequence.observe(header.cpu, header.seq, header.boottime_ns)) note_record_loss(*loss, LossReason::ring_full, sink);
         if (options.max_index_bytes != 0 && ++unmeasured_records > records_between_measurements) measure();
         if (const auto* const unlinked = std::get_if<UnlinkedRecord>(&record)) {
             removals.apply(*unlinked, sink);  // whoever did it
@@ -458,15 +494,16 @@ Result<std::size_t> Tracker::State::process_bpf(const Sink& sink, std::size_t ma
     const std::uint64_t now = boottime_now_ns();
     if (all) {
         for (std::uint32_t cpu = 0; cpu < numbers.size(); ++cpu) {
-            if (const auto loss = sequence.settle(cpu, numbers[cpu], now)) note_loss(*loss, counting);
+            if (const auto loss = sequence.settle(cpu, numbers[cpu], now)) note_record_loss(*loss, LossReason::ring_full, counting);
         }
     }
-    if (refused_records.records != 0) note_loss(std::exchange(refused_records, {}), counting);
+    if (refused_records.records != 0) note_record_loss(std::exchange(refused_records, {}), LossReason::index_full, counting);
     if (full) {
         lossy_since_ns = 0;
         measure();
     }
 
+    look_for_skipped(counting);
     const bool loss_settled = lossy_since_ns != 0 && (now - last_loss_ns > resync_delay_ns || now - lossy_since_ns > resync_deadline_ns);
     const bool reconcile_due = next_reconcile_ns != 0 && now >= next_reconcile_ns;
     if (loss_settled || reconcile_due) {
@@ -524,8 +561,10 @@ Result<std::size_t> Tracker::State::process_procfs(const Sink& sink) {
     std::size_t delivered = 0;
     if (!fits(*snapshot)) {
         ++figures.refused;
-        const Loss loss{1, Interval::bounded(snapshot->began_ns, snapshot->ended_ns)};
-        note_loss(loss, [&](const Event& event) {
+        Loss loss;
+        loss.records = 1;
+        loss.when = Interval::bounded(snapshot->began_ns, snapshot->ended_ns);
+        note_record_loss(loss, LossReason::index_full, [&](const Event& event) {
             ++delivered;
             if (sink) sink(event);
         });
@@ -557,6 +596,7 @@ Result<std::unique_ptr<Tracker>> Tracker::open(const TrackerOptions& options) {
         if (options.backend != Backend::automatic) return tl::unexpected(opened.error());
         auto fallback = std::make_unique<State>();
         fallback->options = options;
+        fallback->refused = std::move(state->refused);
         fallback->warnings.push_back("polling /proc, because tracing is not available: " + opened.error().message);
         state = std::move(fallback);
     }

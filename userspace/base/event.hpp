@@ -31,6 +31,17 @@ enum class EventKind : std::uint8_t { opened, closed, released, deleted, exec, e
     return "?";
 }
 
+// Why events did not arrive.
+enum class LossReason : std::uint8_t { ring_full, hook_skipped, index_full };
+[[nodiscard]] constexpr std::string_view to_string(LossReason reason) {
+    switch (reason) {
+        case LossReason::ring_full: return "ring-full";
+        case LossReason::hook_skipped: return "hook-skipped";
+        case LossReason::index_full: return "index-full";
+    }
+    return "?";
+}
+
 // What took a file's last name away.
 enum class Removal : std::uint8_t { unknown, unlink, rmdir, rename };
 [[nodiscard]] constexpr std::string_view to_string(Removal how) {
@@ -66,6 +77,8 @@ struct Event {
     const Reference* reference = nullptr; // opened, closed, released, deleted, unlinked
     std::optional<Interval> duration;    // closed, released: length of the span (ns), as an interval
     std::uint64_t lost_records = 0;      // lost: how many, within `when`
+    LossReason loss_reason = LossReason::ring_full;
+    std::optional<std::uint32_t> cpu;    // lost: on which CPU, where that is known
     std::int32_t exit_code = 0;          // exit: as in wait status
     std::uint32_t added = 0;             // resynced: spans the snapshot added
     std::uint32_t ended = 0;             // resynced: spans the snapshot ended

@@ -20,12 +20,14 @@ void SequenceTracker::advance(Cpu& cpu) {
 }
 
 // Everything below `until` that was not seen is lost.
-std::optional<Loss> SequenceTracker::give_up(Cpu& cpu, std::uint64_t until, std::uint64_t boottime_ns) {
+std::optional<Loss> SequenceTracker::give_up(std::uint32_t number, std::uint64_t until, std::uint64_t boottime_ns) {
+    Cpu& cpu = cpus_[number];
     if (until <= cpu.next) return std::nullopt;
     const std::uint64_t span = until - cpu.next;
     const bool beyond = span >= reorder_window;
     const std::uint64_t below = beyond ? cpu.seen : cpu.seen & ((std::uint64_t{1} << span) - 1);
     Loss loss;
+    loss.cpu = number;
     loss.records = span - static_cast<std::uint64_t>(std::popcount(below));
     loss.when = Interval::bounded(std::min(cpu.last_ns, boottime_ns), boottime_ns);
     cpu.next = until;
@@ -44,7 +46,7 @@ std::optional<Loss> SequenceTracker::observe(std::uint32_t number, std::uint64_t
         state = Cpu{seq, 0, boottime_ns, true};
     }
     if (seq < state.next) return loss;  // came after it was given up
-    if (seq - state.next >= reorder_window) loss = give_up(state, seq - reorder_window + 1, boottime_ns);
+    if (seq - state.next >= reorder_window) loss = give_up(number & 0xffffU, seq - reorder_window + 1, boottime_ns);
     state.seen |= std::uint64_t{1} << (seq - state.next);
     advance(state);
     if (state.seen == 0) state.last_ns = boottime_ns;
@@ -57,7 +59,7 @@ std::optional<Loss> SequenceTracker::settle(std::uint32_t number, std::uint64_t 
         state = Cpu{next_seq, 0, boottime_ns, true};
         return std::nullopt;
     }
-    const std::optional<Loss> loss = give_up(state, next_seq, boottime_ns);
+    const std::optional<Loss> loss = give_up(number & 0xffffU, next_seq, boottime_ns);
     if (state.seen == 0) state.last_ns = std::max(state.last_ns, boottime_ns);
     return loss;
 }

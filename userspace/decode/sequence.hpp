@@ -13,6 +13,7 @@
 namespace fdspan {
 
 struct Loss {
+    std::uint32_t cpu = 0;
     std::uint64_t records = 0;
     Interval when;  // bounded: from the last record before the gap (or the start) to the first behind it
 };
@@ -42,7 +43,7 @@ private:
     };
     Cpu& cpu(std::uint32_t number);
     static void advance(Cpu& cpu);
-    std::optional<Loss> give_up(Cpu& cpu, std::uint64_t until, std::uint64_t boottime_ns);
+    std::optional<Loss> give_up(std::uint32_t number, std::uint64_t until, std::uint64_t boottime_ns);
 
     std::vector<Cpu> cpus_;
     bool from_zero_;

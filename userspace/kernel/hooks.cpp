@@ -56,18 +56,18 @@ constexpr TracepointHook syscall_tracepoints[] = {
 
 // bpf/trampoline.bpf.c says what each of these sees.
 const FunctionHook function_hooks[] = {
-    {"fdspan_at_fd_install", {"fd_install"}, true},
-    {"fdspan_at_do_dup2", {"do_dup2"}, true},
-    {"fdspan_at_closing", {"file_close_fd_locked", "pick_file"}, true},
-    {"fdspan_at_last_put", {"__fput"}, true},
-    {"fdspan_at_table_copied", {"dup_fd"}, true},
-    {"fdspan_at_table_left", {"put_files_struct"}, true},
-    {"fdspan_at_exec_begin", {"alloc_bprm"}, false},
-    {"fdspan_at_exec_commit", {"begin_new_exec"}, true},
-    {"fdspan_at_uring_direct", {"io_fixed_fd_install"}, false},
-    {"fdspan_at_deleted", {"d_delete"}, true},
-    {"fdspan_at_moved", {"d_move"}, true},
-    {"fdspan_at_exchanged", {"d_exchange"}, false},
+    {"fdspan_at_fd_install", {"fd_install"}, true, false},
+    {"fdspan_at_do_dup2", {"do_dup2"}, true, true},
+    {"fdspan_at_closing", {"file_close_fd_locked", "pick_file"}, true, true},
+    {"fdspan_at_last_put", {"__fput"}, true, false},
+    {"fdspan_at_table_copied", {"dup_fd"}, true, false},
+    {"fdspan_at_table_left", {"put_files_struct"}, true, false},
+    {"fdspan_at_exec_begin", {"alloc_bprm"}, false, false},
+    {"fdspan_at_exec_commit", {"begin_new_exec"}, true, false},
+    {"fdspan_at_uring_direct", {"io_fixed_fd_install"}, false, false},
+    {"fdspan_at_deleted", {"d_delete"}, true, false},
+    {"fdspan_at_moved", {"d_move"}, true, false},
+    {"fdspan_at_exchanged", {"d_exchange"}, false, false},
 };
 
 const auto function_tracepoints = std::span(syscall_tracepoints).first<3>();

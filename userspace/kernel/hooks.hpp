@@ -29,6 +29,7 @@ struct FunctionHook {
     const char* program;
     std::initializer_list<const char*> functions;
     bool required;
+    bool locked;  // called with a spinlock held: a program there is never preempted
 };
 
 struct BackendHooks {

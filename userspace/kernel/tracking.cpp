@@ -1,11 +1,13 @@
 #include "kernel/tracking.hpp"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <linux/limits.h>
 #include <linux/perf_event.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +15,7 @@
 #include <atomic>
 #include <cstring>
 #include <fstream>
+#include <set>
 
 #include "base/clock.hpp"
 #include "kernel/bpf_object.hpp"
@@ -124,21 +127,32 @@ Result<TrackingCounters> read_counters(int map) {
     return sum;
 }
 
-// Calls that a program missed because it was running on that CPU already (a fentry program can be preempted).
+// Calls that a program missed: a fentry program that was running on that CPU already, preempted; a kprobe or tracepoint while any
+// BPF program or map syscall was (kernel/trace/bpf_trace.c, trace_call_bpf), which kernels before 6.7 do not count.
 std::uint64_t missed_by_program(int program) {
     bpf_prog_info info{};
     std::uint32_t info_bytes = sizeof(info);
     return bpf_obj_get_info_by_fd(program, &info, &info_bytes) == 0 ? info.recursion_misses : 0;
 }
 
-std::uint64_t missed_by_link(int link) {
+std::uint32_t program_of_link(int link) {
     bpf_link_info info{};
     std::uint32_t info_bytes = sizeof(info);
-    if (bpf_obj_get_info_by_fd(link, &info, &info_bytes) != 0) return 0;
-    const UniqueFd program(bpf_prog_get_fd_by_id(info.prog_id));
-    return program.valid() ? missed_by_program(program.get()) : 0;
+    return bpf_obj_get_info_by_fd(link, &info, &info_bytes) == 0 ? info.prog_id : 0;
 }
 
+// Does this kernel preempt tasks that run in it? uname(2) says PREEMPT, PREEMPT_RT or PREEMPT_DYNAMIC; with that last one the command
+// line decides, or the build. debugfs has the answer: "none voluntary (full)". Whoever can't look there takes it for granted.
+bool kernel_preempts() {
+    utsname name{};
+    if (::uname(&name) == 0 && std::strstr(name.version, "PREEMPT") == nullptr) return false;
+    std::ifstream mode("/sys/kernel/debug/sched/preempt");
+    std::string text;
+    std::getline(mode, text);
+    return text.find("(none)") == std::string::npos && text.find("(voluntary)") == std::string::npos;
+}
+
+constexpr std::string_view link_prefix = "link_";
 constexpr std::uint32_t max_scope_processes = 65536;
 
 // Keys of a hash map, in batches: one system call for a thousand.
@@ -217,9 +231,11 @@ struct Tracking::State {
         const char* role;       // the program's name in the table
         bpf_program* program;
         std::string function;
+        bool as_kprobe;
         std::size_t hook = 0;
     };
     std::vector<ChosenFunction> functions;
+    bool kprobes_where_preempted = false;  // in place of fentry programs that can be preempted
     const TakeRecord* take = nullptr;
 
     Result<void> load();
@@ -268,6 +284,7 @@ Result<void> Tracking::State::load() {
     object = std::move(*opened);
 
     if (auto done = set_compat_constants(*object, **types); !done) return done;
+    kprobes_where_preempted = !backend->functions.empty() && kernel_preempts() && try_kprobe();
     for (const auto& [name, entries] : {std::pair{"descriptions", options.max_descriptions},
                                         {"descriptors", options.max_descriptors},
                                         {"tables", options.max_tables},
@@ -385,14 +402,15 @@ Result<void> Tracking::State::choose_programs(const btf& types) {
             hooks.push_back(std::move(status));
             continue;
         }
-        auto taken = take(std::string(hook.program) + (backend->as_kprobes ? "_kprobe" : ""));
+        const bool as_kprobe = backend->as_kprobes || (kprobes_where_preempted && !hook.locked);
+        auto taken = take(std::string(hook.program) + (as_kprobe ? "_kprobe" : ""));
         if (!taken) return tl::unexpected(taken.error());
-        if (!backend->as_kprobes) {
+        if (!as_kprobe) {
             if (const int code = bpf_program__set_attach_target(*taken, 0, chosen); code != 0) {
                 return fail_errno(-code, std::string("aim at the function ") + chosen);
             }
         }
-        functions.push_back({hook.program, *taken, chosen});
+        functions.push_back({hook.program, *taken, chosen, as_kprobe});
     }
     return {};
 }
@@ -427,7 +445,7 @@ Result<void> Tracking::State::attach_functions() {
         status.name = chosen.function;
         status.exists = true;
         chosen.hook = hooks.size();
-        auto link = backend->as_kprobes ? attach_to_kprobe(*chosen.program, chosen.function, chosen.hook)
+        auto link = chosen.as_kprobe ? attach_to_kprobe(*chosen.program, chosen.function, chosen.hook)
                                         : attach_by_btf(*chosen.program, chosen.hook);
         if (!link) return fail(link.error().code, "the function " + chosen.function + ": " + link.error().message);
         add_link(std::move(*link), chosen.role, std::move(status));
@@ -547,8 +565,9 @@ std::uint64_t Tracking::tracking_since_ns() const { return state_->settings.data
 
 TrackingCounters Tracking::counters() const {
     TrackingCounters counters = read_counters(state_->maps.counters).value_or(TrackingCounters{});
-    for (const State::ChosenFunction& chosen : state_->functions) {
-        counters.missed += missed_by_program(bpf_program__fd(chosen.program));
+    bpf_program* program = nullptr;
+    bpf_object__for_each_program(program, state_->object.get()) {
+        if (bpf_program__autoload(program)) counters.missed += missed_by_program(bpf_program__fd(program));
     }
     return counters;
 }
@@ -639,7 +658,7 @@ Result<void> Tracking::pin(const std::string& directory) {
         }
     }
     for (std::size_t i = 0; i < state_->links.size(); ++i) {
-        const std::string path = directory + "/link_" + state_->link_names[i];
+        const std::string path = directory + "/" + std::string(link_prefix) + state_->link_names[i];
         if (bpf_obj_pin(state_->links[i].get(), path.c_str()) != 0) return fail_errno(errno, "pin " + path);
     }
     return {};
@@ -692,9 +711,16 @@ TimeMaps PinnedTracking::maps() const {
 Result<TrackingCounters> PinnedTracking::counters() const {
     auto counters = read_counters(counters_.get());
     if (!counters) return counters;
-    for (const FunctionHook& hook : hooks_of(backend_).functions) {
-        const UniqueFd link(bpf_obj_get((directory_ + "/link_" + hook.program).c_str()));
-        if (link.valid()) counters->missed += missed_by_link(link.get());
+    const std::unique_ptr<DIR, int (*)(DIR*)> pins(::opendir(directory_.c_str()), ::closedir);
+    if (!pins) return fail_errno(errno, "list " + directory_);
+    std::set<std::uint32_t> seen;
+    while (const dirent* const entry = ::readdir(pins.get())) {
+        if (!std::string_view(entry->d_name).starts_with(link_prefix)) continue;
+        const UniqueFd link(bpf_obj_get((directory_ + "/" + entry->d_name).c_str()));
+        const std::uint32_t id = link.valid() ? program_of_link(link.get()) : 0;
+        if (id == 0 || !seen.insert(id).second) continue;  // many tracepoints share a program
+        const UniqueFd program(bpf_prog_get_fd_by_id(id));
+        if (program.valid()) counters->missed += missed_by_program(program.get());
     }
     return counters;
 }

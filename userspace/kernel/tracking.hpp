@@ -77,7 +77,7 @@ struct TrackingCounters {
     std::uint64_t descriptor_full = 0;
     std::uint64_t table_full = 0;
     std::uint64_t truncated = 0;
-    std::uint64_t missed = 0;            // calls of hooked functions that their program did not see
+    std::uint64_t missed = 0;            // events whose hook the kernel skipped; an upper bound
     [[nodiscard]] bool maps_overflowed() const { return description_full + descriptor_full + table_full + truncated > 0; }
 };
 

@@ -47,9 +47,10 @@ public:
         for (const Index::EndedSlot& ended : index_.ended_slots_) {
             if (ended.at_ns + ending_ns < snapshot.began_ns) continue;
             const std::uint64_t key = place_key(ended.serial, static_cast<std::int32_t>(ended.fd));
-            if (ended.at_ns >= snapshot.began_ns) ended_slots_.insert(key);
+            const auto note = [at_ns = ended.at_ns](std::uint64_t& last_ns) { last_ns = std::max(last_ns, at_ns); };
+            if (ended.at_ns >= snapshot.began_ns) note(ended_slots_[key]);
             const std::uint64_t behind_ns = ended.has_file != 0 ? ending_ns : ending_unknown_ns;
-            if (ended.print != 0 && ended.at_ns + behind_ns >= snapshot.began_ns) ended_descriptors_.insert(mix(key) ^ ended.print);
+            if (ended.print != 0 && ended.at_ns + behind_ns >= snapshot.began_ns) note(ended_descriptors_[mix(key) ^ ended.print]);
         }
         uncertain_ = index_.history_cut_ns_ != 0 && index_.history_cut_ns_ >= snapshot.began_ns;
     }
@@ -112,8 +113,9 @@ private:
     std::vector<std::pair<std::size_t, std::size_t>> process_rows_;  // into rows_, by snapshot process
     std::vector<std::vector<Row>> held_rows_;      // by snapshot process
     std::unordered_map<pid_t, std::uint32_t> snapshot_process_;
-    std::unordered_set<std::uint64_t> ended_slots_;        // ended since the snapshot began
-    std::unordered_set<std::uint64_t> ended_descriptors_;  // with their descriptions, and a little before
+    // When they last ended:
+    std::unordered_map<std::uint64_t, std::uint64_t> ended_slots_;        // since the snapshot began
+    std::unordered_map<std::uint64_t, std::uint64_t> ended_descriptors_;  // with their descriptions, and a little before
     std::unordered_set<std::uint32_t> seen_;               // index processes that the snapshot has
     struct LostName {
         std::uint32_t description;
@@ -188,17 +190,27 @@ bool Reconciler::same_file(std::uint32_t number, const Reference& row) const {
 
 bool Reconciler::is_new(std::uint32_t table, std::int32_t fd, const Reference& row) const {
     const std::uint64_t key = place_key(index_.tables_[table].serial, fd);
-    if (ended_slots_.contains(key)) return false;
+    // What certainly began at or after that end is another one in its place, whose opening was lost.
+    const auto ended = [&](const std::unordered_map<std::uint64_t, std::uint64_t>& ends, std::uint64_t place) {
+        const auto found = ends.find(place);
+        return found != ends.end() && !(row.opened.is_exact() && row.opened.earliest_ns >= found->second);
+    };
+    if (ended(ended_slots_, key)) return false;
     if (row.description_id == 0) return true;
     const std::uint64_t ino = (row.valid & field_stat) != 0 ? row.ino : 0;
-    return !ended_descriptors_.contains(mix(key) ^ Index::print_of(row.description_id, ino)) &&
-           !ended_descriptors_.contains(mix(key) ^ Index::print_of(row.description_id, 0));
+    return !ended(ended_descriptors_, mix(key) ^ Index::print_of(row.description_id, ino)) &&
+           !ended(ended_descriptors_, mix(key) ^ Index::print_of(row.description_id, 0));
 }
 
 Reconciler::Choice Reconciler::choose(std::uint32_t table, std::int32_t fd, const Index::SlotView& slot, const Reference& row) const {
-    if (same_file(slot.description, row)) return Choice::same;
+    // The same file with another exact time is another descriptor in its place: that one's end was lost.
+    const bool other_time = slot.opened.is_exact() && row.opened.is_exact() && slot.opened != row.opened;
+    if (same_file(slot.description, row) && !other_time) return Choice::same;
     if (slot.opened.earliest_ns >= snapshot_.began_ns) return Choice::index;
-    if (row.opened.is_exact() && row.opened.latest_ns < slot.opened.earliest_ns) return Choice::index;
+    // A hook runs a little before the slot changes, so that a row may show what was there; after a loss the index may be wrong.
+    const std::uint64_t ahead_ns = index_.loss_last_ns_ == 0 ? ending_ns : ending_unknown_ns;
+    const bool older_row = row.opened.is_exact() && row.opened.latest_ns < slot.opened.earliest_ns;
+    if (older_row && slot.opened.earliest_ns + ahead_ns >= snapshot_.began_ns) return Choice::index;
     return is_new(table, fd, row) ? Choice::snapshot : Choice::index;
 }
 
@@ -667,10 +679,9 @@ Verification Reconciler::check() {
                 }
                 const Reference& there = **row++;
                 ++verification_.compared;
-                const Choice choice = choose(table, fd, slot, there);
-                if (choice == Choice::snapshot) differ(DifferenceKind::other_file, pid, tid, fd, &slot, &there);
-                if (choice == Choice::same && slot.opened.is_exact() && there.opened.is_exact() && slot.opened != there.opened) {
-                    differ(DifferenceKind::other_time, pid, tid, fd, &slot, &there);
+                if (choose(table, fd, slot, there) == Choice::snapshot) {
+                    differ(same_file(slot.description, there) ? DifferenceKind::other_time : DifferenceKind::other_file, pid, tid, fd,
+                           &slot, &there);
                 }
             });
         }

@@ -1,5 +1,5 @@
 // reconcile: makes an index equal to a snapshot. Adds what it lacks, ends what is gone, narrows bounded times, and never moves
-// an exact one. Not thread-safe: the index belongs to one thread.
+// an exact one: another exact time means another span. Not thread-safe: the index belongs to one thread.
 //
 // A snapshot is read while events go on: what records told of at or after Snapshot::began_ns is newer than any row and
 // stays. Times of what nobody saw are intervals: opened after the last snapshot that could read the process and lacked it,
@@ -46,7 +46,7 @@ enum class DifferenceKind : std::uint8_t {
     phantom,     // in the index only
     gap,         // in the snapshot only
     other_file,  // the same slot, another file
-    other_time,  // the same span, two exact times that are not equal
+    other_time,  // the same slot and file, two exact times that are not equal: two spans
 };
 [[nodiscard]] constexpr std::string_view to_string(DifferenceKind kind) {
     switch (kind) {
@@ -76,7 +76,7 @@ struct Verification {
     std::uint64_t other_files = 0;
     std::uint64_t other_times = 0;
     std::uint64_t compared = 0;           // descriptors on both sides
-    [[nodiscard]] bool equal() const { return phantoms + gaps + other_files == 0; }
+    [[nodiscard]] bool equal() const { return phantoms + gaps + other_files + other_times == 0; }
 };
 
 // What reconcile() would change about descriptors; changes nothing. Rows that events made obsolete do not count.

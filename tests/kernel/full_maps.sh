@@ -1,0 +1,66 @@
+#!/bin/bash
+# Kernel maps that are full: what found no room is counted, its times are bounds that contain the truth, and doctor and ls say so.
+# BACKEND: which one (default: auto).
+set -euo pipefail
+backend=${BACKEND:-auto}
+if [[ $EUID -ne 0 || $(stat -f -c %T /sys/fs/bpf) != bpf_fs ]]; then
+  echo "needs root and a bpffs on /sys/fs/bpf"
+  exit 77
+fi
+# The machine has one arming; another run of the tests waits its turn.
+exec 9>/tmp/fdspan-arm.lock
+flock 9
+work=$(mktemp -d)
+cleanup() {
+  "$FDSPAN" disarm >/dev/null 2>&1 || true
+  rm -rf -- "$work"
+}
+trap cleanup EXIT
+failed=0
+fail() { echo "FAILED $*"; failed=1; }
+expect() { # WHAT FILTER: holds for the document in $work/out
+  jq -e "$2" "$work/out" >/dev/null || fail "$1: not true: $2: $(head -c 400 "$work/out")"
+}
+run() {
+  code=0
+  "$FDSPAN" "$@" >"$work/out" 2>"$work/err" || code=$?
+}
+boottime_ns() { # in whole hundredths of a second
+  local up
+  read -r up _ </proc/uptime
+  echo "$((${up/./}))0000000"
+}
+
+entries=4096
+"$FDSPAN" disarm >/dev/null || [[ $? -eq 1 ]]
+"$FDSPAN" arm --backend "$backend" --max-entries $entries >/dev/null
+exec 8</dev/null
+before=$(boottime_ns)
+# More descriptions than there is room for, of a process of their own.
+coproc HOLD {
+  ulimit -n $((entries + 200))
+  # shellcheck disable=SC2034 # the numbers are nobody's business
+  for ((i = 0; i < entries + 100; i++)); do exec {held}</dev/null || break; done
+  echo ready
+  read -r _
+}
+read -r _ <&"${HOLD[0]}"
+after=$(($(boottime_ns) + 20000000))
+run ls -p "$HOLD_PID" --json
+if [[ $code -ne 3 ]]; then fail "ls exits $code instead of 3: $(cat "$work/err")"; fi
+if ! grep -q 'maps were full' "$work/err"; then fail "ls does not say why: $(cat "$work/err")"; fi
+expect "ls" ".complete == false and (.references | length > $entries)"
+expect "some are exact, some are not" '.references | map(select(.path == "/dev/null" and .fd > 63) | .opened.source) | unique == ["bounded", "kernel"]'
+expect "each interval contains the truth" "[.references[] | select(.path == \"/dev/null\" and .fd > 63) |
+  (.opened, .description.opened) | (.earliest_boottime_ns // 0) <= $after and .latest_boottime_ns >= $before] | all"
+run ls -p $$ --fd 8 --json
+expect "what was there first stays exact" '.references[0].opened.source == "kernel"'
+run doctor --json
+if [[ $code -ne 3 ]]; then fail "doctor exits $code instead of 3"; fi
+expect "doctor" ".armed | .descriptions_lost > 0 and .descriptions <= .max_descriptions and .max_descriptions == $entries"
+run doctor
+if ! grep -q 'a map was full' "$work/out"; then fail "doctor does not say it in words: $(tail -n 3 "$work/out")"; fi
+echo >&"${HOLD[1]}"
+wait "$HOLD_PID" || true
+"$FDSPAN" disarm >/dev/null
+exit $failed
