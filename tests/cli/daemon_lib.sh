@@ -12,10 +12,16 @@ start_daemon() {
     background+=("$daemon")
     wait_ready
 }
+log_opens() {
+    run log --database "$database" --limit 1
+    [ "$code" -ne 2 ]
+}
 wait_ready() {
-    for _ in $(seq 300); do
+    for _ in $(seq 600); do
         if [ "$(grep -c ': ready$' "$work/daemon.err")" -gt "$starts" ]; then
             starts=$((starts + 1))
+            # A slow disk keeps the log waiting, not the daemon.
+            until_true "the event log can be read" log_opens
             return
         fi
         kill -0 "$daemon" 2>/dev/null || break
@@ -32,7 +38,7 @@ stop_daemon() {
 }
 # until_logged ARGS…: of fdspan log; leaves $code and $work/out.
 until_logged() {
-    for _ in $(seq 100); do
+    for _ in $(seq 300); do
         run log --database "$database" "$@"
         [ "$code" -eq 1 ] || return 0
         sleep 0.1
@@ -42,7 +48,7 @@ until_logged() {
 until_true() {
     local what=$1
     shift
-    for _ in $(seq 150); do
+    for _ in $(seq 400); do
         "$@" && return 0
         sleep 0.1
     done

@@ -4,7 +4,7 @@
 
 start_daemon --jsonl "$work/log.jsonl"
 began=$(date -u +%Y-%m-%dT%H:%M:%SZ)
-timeout 30 "$FDSPAN" log --database "$database" --follow --json --path "$work/span-*" --limit 1 >"$work/followed" 2>"$work/follow.err" &
+timeout 300 "$FDSPAN" log --database "$database" --follow --json --path "$work/span-*" --limit 1 >"$work/followed" 2>"$work/follow.err" &
 follower=$!
 background+=("$follower")
 python3 - "$work" <<'PY'
@@ -24,7 +24,8 @@ jq_check '.opened.source == "kernel" and .opened.latest_boottime_ns + .duration_
 grep -q "$work/span-long" "$work/log.jsonl" || fail "the JSON file has it, too"
 jq -s -e --arg path "$work/span-long" 'map(select(.path == $path)) | length == 1 and (.[0].time | startswith("20"))' "$work/log.jsonl" >/dev/null ||
     fail "and the JSON file has its time: $(grep "$work/span-long" "$work/log.jsonl")"
-run log --database "$database" --path "$work/span-long" --since "$began" --min-duration 1s --pid "$(jq .pid <"$work/log.jsonl" | tail -1)"
+run log --database "$database" --path "$work/span-long" --since "$began" --min-duration 1s --pid "$(jq --arg path "$work/span-long" 'select(.path == $path).pid' "$work/log.jsonl")"
+grep -q "span-long after 1s" "$work/out" || fail "by process: $(cat "$work/out" "$work/err")"
 for arguments in "--since $began" "--since 1h" "--min-duration 1s"; do
     # shellcheck disable=SC2086
     run log --database "$database" --path "$work/span-*" $arguments
@@ -42,10 +43,7 @@ python3 -c 'import csv, sys
 rows = list(csv.DictReader(open(sys.argv[1])))
 assert len(rows) == 1 and rows[0]["path"] == sys.argv[2] and rows[0]["event"] == "closed" and int(rows[0]["duration_ns"]) > 10**9, rows' \
     "$work/out" "$work/span-long" || fail "CSV: $(cat "$work/out")"
-for _ in $(seq 50); do
-    grep -q span-long "$work/followed" && break
-    sleep 0.1
-done
+until_true "--follow shows it: $(cat "$work/follow.err")" grep -q span-long "$work/followed"
 [ "$(grep -c span-long "$work/followed")" -eq 1 ] || fail "--follow shows it once: $(cat "$work/followed" "$work/follow.err")"
 kill -TERM "$follower"
 wait "$follower"
@@ -56,11 +54,7 @@ expect_code 0 "SIGTERM ends --follow"
 mv "$work/log.jsonl" "$work/log.jsonl.old"
 kill -HUP "$daemon"
 python3 -c 'import os, sys, time; fd = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR); time.sleep(1.1); os.close(fd)' "$work/span-rotated"
-for _ in $(seq 50); do
-    grep -q span-rotated "$work/log.jsonl" 2>/dev/null && break
-    sleep 0.1
-done
-grep -q span-rotated "$work/log.jsonl" || fail "after SIGHUP the JSON file is a new one: $(tail -3 "$work/daemon.err")"
+until_true "after SIGHUP the JSON file is a new one" grep -qs span-rotated "$work/log.jsonl"
 stop_daemon
 
 run log --database "$work/none.db"

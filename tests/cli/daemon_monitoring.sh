@@ -6,7 +6,7 @@ promtool check rules "$monitoring/fdspan.rules.yml" >"$work/out" 2>&1 || fail "t
 port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 metrics=127.0.0.1:$(port)
 server=127.0.0.1:$(port)
-echo '{"monitor": {"leak_samples": 5, "leak_growth": 40}}' >"$work/config.json"
+echo '{"monitor": {"leak_samples": 5, "leak_growth": 20}}' >"$work/config.json"
 start_daemon --config "$work/config.json" --metrics "$metrics" --textfile "$work/fdspan.prom" --interval 300ms
 
 # Every metric that the rules and the dashboard speak of is there.
@@ -62,9 +62,9 @@ fires() {
 alerts = json.load(urllib.request.urlopen(sys.argv[1], timeout=5))["data"]["alerts"]
 sys.exit(0 if any(a["labels"]["alertname"] == "DeletedFilesHoldSpace" and a["state"] == "firing" for a in alerts) else 1)' "http://$server/api/v1/alerts" 2>/dev/null
 }
-# Prometheus takes a few seconds to begin.
+# Prometheus takes a few seconds to begin, more on a machine that never ran it.
 fired=no
-for _ in $(seq 60); do
+for _ in $(seq 240); do
     fires && fired=yes && break
     sleep 0.5
 done
@@ -82,7 +82,7 @@ def leak():
     while number < 900:
         number += 1
         os.open(f'$work/spool-{number}', os.O_CREAT | os.O_RDWR)
-        time.sleep(0.02)
+        time.sleep(0.04)
 threading.Thread(target=leak, daemon=True).start()"
 leaking=$holder
 suspected() {

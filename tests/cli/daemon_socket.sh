@@ -20,9 +20,12 @@ background+=("$foreign")
 until_true "the holder starts" test -s "$work/fd"
 fd=$(cat "$work/fd")
 
-as_user "$work/fdspan" ls --json -p "$own" --socket "$socket" >"$work/out" 2>"$work/err"
-code=$?
-expect_code 0 "ls without privileges, by the daemon's times"
+# A machine that is busy may keep the daemon from answering in time, once.
+exact() {
+    as_user "$work/fdspan" ls --json -p "$own" --socket "$socket" >"$work/out" 2>"$work/err" &&
+        jq -e ".references[] | select(.fd == $fd) | .opened.source == \"kernel\" and .description.opened.source == \"kernel\"" "$work/out" >/dev/null
+}
+until_true "ls without privileges has exact times, by the daemon" exact
 jq_check '.source == "procfs" and .backend != "procfs"' "the backend is the daemon's"
 as_user "$work/fdspan" ls --json -p "$own" --no-daemon >"$work/out" 2>"$work/err"
 jq_check ".references[] | select(.fd == $fd) | .opened.source == \"bounded\"" "--no-daemon does not ask it"
@@ -133,9 +136,9 @@ for _ in range(8):
     deaf.append(peer)
 began = time.monotonic()
 assert whole(messages(ask([]))), "answered beside them"
-assert time.monotonic() - began < 5, time.monotonic() - began
+assert time.monotonic() - began < 10, time.monotonic() - began
 # Patience ends.
-deadline = time.monotonic() + 15
+deadline = time.monotonic() + 60
 for peer in silent:
     peer.settimeout(max(0.1, deadline - time.monotonic()))
     assert peer.recv(1) == b""
@@ -152,10 +155,11 @@ after=$(resident_kib)
 as_user /usr/bin/python3 - "$socket" >"$work/out" 2>&1 <<PY &
 exec(open("$work/client.py").read())
 held = [connect() for _ in range(400)]
+print("held", flush=True)
 time.sleep(3)
 PY
 background+=("$!")
-sleep 1
+until_true "one user's clients are there" grep -q held "$work/out"
 python3 - "$socket" >"$work/out2" 2>&1 <<PY
 exec(open("$work/client.py").read())
 assert whole(messages(ask([])))

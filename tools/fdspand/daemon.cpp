@@ -30,6 +30,8 @@ constexpr std::size_t events_per_batch = 4096;
 constexpr int max_catch_up_rounds = 8;
 // Losses come in swarms: one line a second tells of them.
 constexpr std::uint64_t loss_line_interval_ns = 1'000'000'000;
+// A large log that is checked for damage is no reason to be late.
+constexpr std::uint64_t log_patience_ns = 300'000'000;
 
 service::EventLogSettings log_settings(const Config& config) {
     service::EventLogSettings settings;
@@ -136,6 +138,8 @@ Result<void> Daemon::open() {
     monitor_.set(config_.monitor);
     sample();
     open_metrics();
+    // Whoever waited for the daemon finds a log that can be read.
+    log_->wait_opened(log_patience_ns);
     spdlog::info("tracing with the backend {}; {} descriptors are open", to_string(tracker_->backend()), tracker_->index().counts().descriptors);
 
     std::uint64_t watchdog_us = 0;

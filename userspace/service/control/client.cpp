@@ -18,12 +18,13 @@
 namespace fdspan::service {
 namespace {
 
-// A daemon that hangs must not hang its clients.
-constexpr std::uint64_t silence_ns = 2'000'000'000;
+// A daemon that hangs must not hang its clients: not those that can do without it, and the others not for ever.
+constexpr std::uint64_t times_silence_ns = 2'000'000'000;
+constexpr std::uint64_t check_silence_ns = 8'000'000'000;  // monitoring gives a plugin 10 s
 
 class Conversation {
 public:
-    static Result<Conversation> begin(const std::string& socket, MessageType type, std::string_view payload);
+    static Result<Conversation> begin(const std::string& socket, MessageType type, std::string_view payload, std::uint64_t silence_ns);
     // One message of the answer. Empty at its end.
     Result<std::pair<MessageType, std::string>> next();
 
@@ -31,7 +32,7 @@ private:
     Result<void> wait(short events);
     Result<void> read_exactly(void* to, std::size_t bytes);
     UniqueFd fd_;
-    std::uint64_t deadline_ns_ = 0;
+    std::uint64_t silence_ns_ = 0, deadline_ns_ = 0;
 };
 
 Result<void> Conversation::wait(short events) {
@@ -45,8 +46,9 @@ Result<void> Conversation::wait(short events) {
     }
 }
 
-Result<Conversation> Conversation::begin(const std::string& socket, MessageType type, std::string_view payload) {
+Result<Conversation> Conversation::begin(const std::string& socket, MessageType type, std::string_view payload, std::uint64_t silence_ns) {
     Conversation conversation;
+    conversation.silence_ns_ = silence_ns;
     conversation.deadline_ns_ = boottime_now_ns() + silence_ns;
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
@@ -93,7 +95,7 @@ Result<void> Conversation::read_exactly(void* to, std::size_t bytes) {
         if (count > 0) {
             at += count;
             bytes -= static_cast<std::size_t>(count);
-            deadline_ns_ = boottime_now_ns() + silence_ns;
+            deadline_ns_ = boottime_now_ns() + silence_ns_;
         } else if (errno == EAGAIN) {
             if (auto ready = wait(POLLIN); !ready) return ready;
         } else if (errno != EINTR) {
@@ -126,7 +128,7 @@ Result<TimesAnswer> ask_times(const std::string& socket, const std::vector<pid_t
     for (const std::int32_t pid : pids) append_bytes(payload, &pid, sizeof pid);
     // More of them than fit: all then.
     if (payload.size() > max_request_bytes) payload.clear();
-    auto conversation = Conversation::begin(socket, MessageType::ask_times, payload);
+    auto conversation = Conversation::begin(socket, MessageType::ask_times, payload, times_silence_ns);
     if (!conversation) return tl::unexpected(conversation.error());
     TimesAnswer answer;
     while (true) {
@@ -159,7 +161,7 @@ Result<TimesAnswer> ask_times(const std::string& socket, const std::vector<pid_t
 }
 
 Result<std::string> ask_check(const std::string& socket) {
-    auto conversation = Conversation::begin(socket, MessageType::ask_check, {});
+    auto conversation = Conversation::begin(socket, MessageType::ask_check, {}, check_silence_ns);
     if (!conversation) return tl::unexpected(conversation.error());
     auto message = conversation->next();
     if (!message) return tl::unexpected(message.error());

@@ -232,10 +232,12 @@ void ControlServer::append_process(Client& client, pid_t pid, const Index& index
         process.started_latest_ns = row.process.started.latest_ns;
         const bool is_fd = reference.ref == RefKind::fd;
         if ((!is_fd && reference.ref != RefKind::mem) || process.rows >= max_rows_of_process) return;
+        // The index says 0 where a snapshot says the process's own number.
+        const pid_t tid = reference.tid != 0 ? reference.tid : row.process.pid;
         // A thread may have other credentials than its process.
-        if (reference.tid != row.process.pid && reference.tid != 0 && !client.viewer.sees_all()) return;
+        if (tid != row.process.pid && !client.viewer.sees_all()) return;
         TimesRow out;
-        out.tid = reference.tid;
+        out.tid = tid;
         out.fd = is_fd ? reference.fd : -1;
         out.dev_major = reference.dev.major;
         out.dev_minor = reference.dev.minor;

@@ -77,6 +77,11 @@ LogStatus EventLog::status() const {
     return status;
 }
 
+void EventLog::wait_opened(std::uint64_t patience_ns) {
+    std::unique_lock lock(mutex_);
+    opened_.wait_for(lock, std::chrono::nanoseconds(patience_ns), [this] { return status_.state != LogState::opening; });
+}
+
 void EventLog::reconfigure(EventLogSettings settings) {
     {
         const std::lock_guard lock(mutex_);
@@ -353,6 +358,7 @@ void EventLog::fail_with(const Error& error) {
         status_.problem = error.message;
         ++status_.errors;
     }
+    opened_.notify_all();
     retry_delay_ns_ = std::clamp(retry_delay_ns_ * 2, first_retry_ns, last_retry_ns);
     retry_at_ns_ = boottime_now_ns() + retry_delay_ns_;
     if (first) say_(Severity::error, error.message + "; rows are kept in memory meanwhile, up to a bound");
@@ -366,6 +372,7 @@ void EventLog::recovered() {
         status_.state = LogState::ok;
         status_.problem.clear();
     }
+    opened_.notify_all();
     retry_delay_ns_ = 0;
     retry_at_ns_ = 0;
     if (was_bad) say_(Severity::info, "the event log is written again");

@@ -73,6 +73,8 @@ public:
 
     void push(LogRow row);
     [[nodiscard]] LogStatus status() const;
+    // Until the database was opened, or could not be, but no longer than that.
+    void wait_opened(std::uint64_t patience_ns);
     // After SIGHUP: other files may be wanted, other bounds, and a renamed JSON file is opened anew. The database's path stays.
     void reconfigure(EventLogSettings settings);
 
@@ -92,6 +94,7 @@ private:
 
     mutable std::mutex mutex_;
     std::condition_variable wake_;
+    std::condition_variable opened_;
     EventLogSettings settings_;
     std::optional<EventLogSettings> new_settings_;
     std::deque<LogRow> queue_;

@@ -69,6 +69,8 @@ double seconds(const timeval& time) { return static_cast<double>(time.tv_sec) + 
 void add_deleted(Families& families, const Monitor::Figures& figures) {
     const auto places = mount_points();
     std::map<std::string, std::pair<std::uint64_t, std::uint64_t>> by_filesystem;  // bytes, files
+    // A series that comes and goes looks like a daemon that does.
+    by_filesystem["/"] = {0, 0};
     std::uint64_t oldest_ns = 0;
     for (const DeletedFile& file : figures.deleted) {
         const auto place = places.find(file.dev);
