@@ -458,6 +458,30 @@ TEST_CASE("an opening that was lost is not mistaken for the descriptor that ende
     CHECK(pair.rows() == Lines{"10/3 /a @2005"});
 }
 
+TEST_CASE("what the index was told since a loss is believed only when another snapshot agrees") {
+    // A thread that unshared its table closed its copy of 3; that it had unshared was lost.
+    Pair pair;
+    const auto at = [](std::uint64_t ns) { return Interval::exact(ns); };
+    const auto rows = [&](std::uint64_t began_ns) { return Rows(began_ns, began_ns + 100).process(10, early, {{3, "/a", 71, at(500), at(500)}}); };
+    pair.silently(Rows(1000, 1100).process(10, early, {{3, "/a", 71, at(500), at(500)}}));
+    pair.index.note_loss(Interval::bounded(1200, 1300));
+    pair.now_ns = 1999;
+    pair.close(10, 3, 71, false);
+    pair.meet(rows(3000));
+    CHECK(pair.last.uncertain);
+    pair.meet(rows(500'000'000));
+    CHECK(pair.last.uncertain);
+    pair.meet(rows(1'500'000'000));
+    CHECK_FALSE(pair.last.uncertain);
+    CHECK(pair.rows() == Lines{"10/3 /a @500"});
+    // What ends later is told of the right table.
+    pair.now_ns = 1'600'000'000;
+    pair.close(10, 3, 71, true);
+    pair.meet(rows(1'600'000'010));
+    CHECK_FALSE(pair.last.uncertain);
+    CHECK(pair.rows() == Lines{});
+}
+
 TEST_CASE("the same file with another exact time is another descriptor in its place") {
     Pair pair;
     const auto at = [](std::uint64_t ns) { return Interval::exact(ns); };

@@ -464,6 +464,7 @@ private:
     std::size_t incomplete_count_ = 0;
     std::uint64_t loss_first_ns_ = 0;      // losses since the last snapshot of everybody
     std::uint64_t loss_last_ns_ = 0;       // 0: none
+    std::uint64_t doubtful_ns_ = 0;        // what was told until then may be about another table: who unshared one was lost
     std::uint64_t links_ns_ = 0;           // last set_links
     bool release_in_doubt_ = false;
     mutable StringTable scratch_;          // strings of the row or event being shown

@@ -446,7 +446,7 @@ Result<void> Tracking::State::attach_functions() {
         status.exists = true;
         chosen.hook = hooks.size();
         auto link = chosen.as_kprobe ? attach_to_kprobe(*chosen.program, chosen.function, chosen.hook)
-                                        : attach_by_btf(*chosen.program, chosen.hook);
+                                     : attach_by_btf(*chosen.program, chosen.hook);
         if (!link) return fail(link.error().code, "the function " + chosen.function + ": " + link.error().message);
         add_link(std::move(*link), chosen.role, std::move(status));
     }

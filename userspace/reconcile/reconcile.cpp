@@ -77,7 +77,13 @@ private:
     // The three decisions, shared by run() and check().
     [[nodiscard]] Choice choose(std::uint32_t table, std::int32_t fd, const Index::SlotView& slot, const Reference& row) const;
     [[nodiscard]] bool is_gone(const Index::SlotView& slot) const { return slot.opened.earliest_ns < snapshot_.began_ns; }
-    [[nodiscard]] bool is_new(std::uint32_t table, std::int32_t fd, const Reference& row) const;
+    [[nodiscard]] std::uint64_t ended_at(std::uint32_t table, std::int32_t fd, const Reference& row) const;
+    [[nodiscard]] bool is_new(std::uint32_t table, std::int32_t fd, const Reference& row) const { return ended_at(table, fd, row) == 0; }
+    // The index is believed against a snapshot for what happened since that began; not where a loss may have told it of the wrong
+    // table. Then another snapshot has to decide.
+    void doubt(std::uint64_t at_ns) {
+        if (had_loss_ || at_ns <= index_.doubtful_ns_) result_.uncertain = true;
+    }
     [[nodiscard]] bool process_is_gone(const Index::ProcessEntry& entry) const {
         return in_scope(entry.pid) && entry.last_event_ns < snapshot_.began_ns && entry.started.earliest_ns < snapshot_.began_ns;
     }
@@ -126,6 +132,8 @@ private:
     std::vector<LostName> lost_names_;
     std::uint64_t previous_ns_ = 0;  // the snapshot that read the process at hand before this one
     bool uncertain_ = false;
+    const bool had_loss_ = index_.loss_last_ns_ != 0;
+    std::uint64_t latest_ns_ = snapshot_.ended_ns;  // of the snapshot and of all records that came before it is used
 };
 
 void Reconciler::sort_rows() {
@@ -188,18 +196,20 @@ bool Reconciler::same_file(std::uint32_t number, const Reference& row) const {
     return true;
 }
 
-bool Reconciler::is_new(std::uint32_t table, std::int32_t fd, const Reference& row) const {
+// When what the row shows ended, as far as the index knows; 0: it did not.
+std::uint64_t Reconciler::ended_at(std::uint32_t table, std::int32_t fd, const Reference& row) const {
     const std::uint64_t key = place_key(index_.tables_[table].serial, fd);
     // What certainly began at or after that end is another one in its place, whose opening was lost.
-    const auto ended = [&](const std::unordered_map<std::uint64_t, std::uint64_t>& ends, std::uint64_t place) {
+    const auto ended = [&](const std::unordered_map<std::uint64_t, std::uint64_t>& ends, std::uint64_t place) -> std::uint64_t {
         const auto found = ends.find(place);
-        return found != ends.end() && !(row.opened.is_exact() && row.opened.earliest_ns >= found->second);
+        if (found == ends.end() || (row.opened.is_exact() && row.opened.earliest_ns >= found->second)) return 0;
+        return found->second;
     };
-    if (ended(ended_slots_, key)) return false;
-    if (row.description_id == 0) return true;
+    std::uint64_t at_ns = ended(ended_slots_, key);
+    if (row.description_id == 0) return at_ns;
     const std::uint64_t ino = (row.valid & field_stat) != 0 ? row.ino : 0;
-    return !ended(ended_descriptors_, mix(key) ^ Index::print_of(row.description_id, ino)) &&
-           !ended(ended_descriptors_, mix(key) ^ Index::print_of(row.description_id, 0));
+    at_ns = std::max(at_ns, ended(ended_descriptors_, mix(key) ^ Index::print_of(row.description_id, ino)));
+    return std::max(at_ns, ended(ended_descriptors_, mix(key) ^ Index::print_of(row.description_id, 0)));
 }
 
 Reconciler::Choice Reconciler::choose(std::uint32_t table, std::int32_t fd, const Index::SlotView& slot, const Reference& row) const {
@@ -223,6 +233,7 @@ ReconcileResult Reconciler::run() {
     missing_processes();
     unheld();
     removal_events();
+    if (had_loss_) index_.doubtful_ns_ = std::max(index_.doubtful_ns_, latest_ns_);
     if ((options_.pids.empty() || options_.whole_index) && reads(RefKind::fd) && index_.loss_last_ns_ <= snapshot_.began_ns) {
         index_.loss_first_ns_ = index_.loss_last_ns_ = 0;
     }
@@ -267,6 +278,7 @@ void Reconciler::one_process(std::uint32_t number) {
     }
     seen_.insert(process);
     Index::ProcessEntry& entry = index_.processes_[process];
+    latest_ns_ = std::max(latest_ns_, entry.last_event_ns);
     previous_ns_ = entry.synced_ns;
     entry.silent_ns = options_.announce ? 0 : snapshot_.began_ns;
     entry.started.narrow(from.started);
@@ -343,7 +355,10 @@ void Reconciler::one_table(std::uint32_t process, pid_t tid, Group rows, const I
     while (row != rows.end || slot != slots.end()) {
         if (slot == slots.end() || (row != rows.end && (*row)->fd < slot->first)) {
             const Reference& added = **row++;
-            if (!is_new(table, added.fd, added)) continue;
+            if (const std::uint64_t ended_ns = ended_at(table, added.fd, added); ended_ns != 0) {
+                doubt(ended_ns);
+                continue;
+            }
             if (uncertain_ && !(added.opened.is_exact() && added.opened.latest_ns > index_.history_cut_ns_)) {
                 result_.uncertain = true;
                 continue;
@@ -352,14 +367,17 @@ void Reconciler::one_table(std::uint32_t process, pid_t tid, Group rows, const I
             open(process, table, tid, added, lacked);
         } else if (row == rows.end || slot->first < (*row)->fd) {
             const auto& [fd, view] = *slot++;
-            if (!is_gone(view)) continue;
+            if (!is_gone(view)) {
+                doubt(view.opened.earliest_ns);
+                continue;
+            }
             table = writable_table(process, table, tid, fd, nullptr);
             close(process, table, tid, fd, view, snapshot_.ended_ns);
         } else {
             const Reference& there = **row++;
             const auto& [fd, view] = *slot++;
             switch (choose(table, fd, view, there)) {
-                case Choice::index: break;
+                case Choice::index: doubt(view.opened.earliest_ns); break;
                 case Choice::same: {
                     update(view.description, there);
                     Interval opened = view.opened;
