@@ -66,7 +66,7 @@ kill_watch
 backend=$(jq -r 'select(.event == "started") | .backend' "$work/watch")
 if [[ $(grep -c '^prog' "$work/held") -eq 0 ]]; then fail "a watch with the backend $backend holds no program"; fi
 expect_freed "killed after its start"
-"$BIN/storm" --seconds 600 --workers 2 --pause-us 2000 >/dev/null </dev/zero &
+"$BIN/storm" --seconds 600 --workers 2 --pause-us 2000 >/dev/null </dev/zero 9>&- &
 storm=$!
 most=0
 for round in $(seq "$rounds"); do

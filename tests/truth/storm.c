@@ -354,6 +354,7 @@ static void step_fork(struct party *party)
 	} else {
 		pid = fork();
 		if (pid == 0) {
+			die_with_parent(); /* else a killed storm leaves it, with the locks and pipes of whoever ran the storm */
 			party->own_table = true;
 			party->may_unshare = false;
 			party->childless = true;
@@ -361,7 +362,7 @@ static void step_fork(struct party *party)
 			if (kind == 2)
 				execv("/proc/self/exe", arguments);
 			if (kind == 3)
-				pause(); /* until it is killed */
+				sleep(10); /* until it is killed */
 			_exit(0);
 		}
 		if (pid > 0 && kind == 3) {
