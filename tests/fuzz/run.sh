@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# run.sh FOLDER [SECONDS]: runs each fuzzer of FOLDER for SECONDS (default 20), starting from seeds/NAME. Fails when one crashes,
+# run.sh FOLDER [SECONDS]: runs each fuzzer of FOLDER for SECONDS (default 10), starting from seeds/NAME. Fails when one crashes,
 # hangs or runs out of memory; the input that did it stays in FOLDER/NAME.found and belongs into seeds/NAME once mended.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 folder=${1:?folder of the fuzzers}
-seconds=${2:-${FUZZ_SECONDS:-20}}
+seconds=${2:-${FUZZ_SECONDS:-10}}
 count=0
 failed=()
 for source in "$here"/*.cpp; do
