@@ -8,7 +8,8 @@ cleanup() {
         kill "$pid" 2>/dev/null
         wait "$pid" 2>/dev/null
     done
-    rm -rf "$work"
+    # Never into what a test has mounted there.
+    rm -rf --one-file-system -- "$work"
 }
 trap cleanup EXIT
 
