@@ -35,15 +35,6 @@ int fdspan_exit_open(struct trace_event_raw_sys_exit *ctx)
 	return 0;
 }
 
-SEC("tracepoint/syscalls/sys_exit_dup")
-int fdspan_exit_dup(struct trace_event_raw_sys_exit *ctx)
-{
-	FDSPAN_ENTER(ctx);
-	if (ctx->ret >= 0)
-		fdspan_opened(ctx->ret, FDSPAN_HOW_DUP, false);
-	return 0;
-}
-
 /*
  * dup2 and dup3 close what the new number held, if they succeed; whether they do shows at their exit, when the struct file
  * that stood there may be gone. Its facts are kept from the entry; another thread may have closed or refilled the number meanwhile,
@@ -163,143 +154,18 @@ int fdspan_exit_dup2(struct trace_event_raw_sys_exit *ctx)
 	return 0;
 }
 
-SEC("tracepoint/syscalls/sys_exit_pidfd_getfd")
-int fdspan_exit_pidfd_getfd(struct trace_event_raw_sys_exit *ctx)
+static __always_inline void fdspan_opened_at(__u64 user)
 {
-	FDSPAN_ENTER(ctx);
-	if (ctx->ret >= 0)
-		fdspan_opened(ctx->ret, FDSPAN_HOW_RECEIVED, false);
-	return 0;
-}
-
-#define F_DUPFD 0
-#define F_DUPFD_CLOEXEC 1030
-
-SEC("tracepoint/syscalls/sys_exit_fcntl")
-int fdspan_exit_fcntl(struct trace_event_raw_sys_exit *ctx)
-{
-	FDSPAN_ENTER(ctx);
-	if (ctx->ret < 0)
-		return 0;
-	__u32 command = FDSPAN_ARG2(fdspan_syscall_regs());
-
-	if (command == F_DUPFD || command == F_DUPFD_CLOEXEC)
-		fdspan_opened(ctx->ret, FDSPAN_HOW_DUP, false);
-	return 0;
-}
-
-/* signalfd, signalfd4: a descriptor handed in is changed, not made. */
-SEC("tracepoint/syscalls/sys_exit_signalfd4")
-int fdspan_exit_signalfd(struct trace_event_raw_sys_exit *ctx)
-{
-	FDSPAN_ENTER(ctx);
-	if (ctx->ret >= 0 && (__s32)FDSPAN_ARG1(fdspan_syscall_regs()) == -1)
-		fdspan_opened(ctx->ret, FDSPAN_HOW_OPEN, false);
-	return 0;
-}
-
-/* With a flag set it returns a version number or errata, not a descriptor (landlock_create_ruleset(2)). */
-SEC("tracepoint/syscalls/sys_exit_landlock_create_ruleset")
-int fdspan_exit_landlock(struct trace_event_raw_sys_exit *ctx)
-{
-	FDSPAN_ENTER(ctx);
-	if (ctx->ret >= 0 && FDSPAN_ARG3(fdspan_syscall_regs()) == 0)
-		fdspan_opened(ctx->ret, FDSPAN_HOW_OPEN, false);
-	return 0;
-}
-
-#define SECCOMP_SET_MODE_FILTER 1
-#define SECCOMP_FILTER_FLAG_NEW_LISTENER (1UL << 3)
-
-SEC("tracepoint/syscalls/sys_exit_seccomp")
-int fdspan_exit_seccomp(struct trace_event_raw_sys_exit *ctx)
-{
-	FDSPAN_ENTER(ctx);
-	struct pt_regs *regs = fdspan_syscall_regs();
-
-	if (ctx->ret >= 0 && FDSPAN_ARG1(regs) == SECCOMP_SET_MODE_FILTER &&
-	    (FDSPAN_ARG2(regs) & SECCOMP_FILTER_FLAG_NEW_LISTENER))
-		fdspan_opened(ctx->ret, FDSPAN_HOW_OPEN, false);
-	return 0;
-}
-
-/* The commands of bpf(2) that return a descriptor (include/uapi/linux/bpf.h, enum bpf_cmd). */
-#define FDSPAN_BPF_COMMANDS                                                                                            \
-	(1ULL << 0 /* MAP_CREATE */ | 1ULL << 5 /* PROG_LOAD */ | 1ULL << 7 /* OBJ_GET */ |                            \
-	 1ULL << 13 /* PROG_GET_FD_BY_ID */ | 1ULL << 14 /* MAP_GET_FD_BY_ID */ | 1ULL << 17 /* RAW_TRACEPOINT_OPEN */ | \
-	 1ULL << 18 /* BTF_LOAD */ | 1ULL << 19 /* BTF_GET_FD_BY_ID */ | 1ULL << 28 /* LINK_CREATE */ |                \
-	 1ULL << 30 /* LINK_GET_FD_BY_ID */ | 1ULL << 32 /* ENABLE_STATS */ | 1ULL << 33 /* ITER_CREATE */ |           \
-	 1ULL << 36 /* TOKEN_CREATE */)
-
-SEC("tracepoint/syscalls/sys_exit_bpf")
-int fdspan_exit_bpf(struct trace_event_raw_sys_exit *ctx)
-{
-	FDSPAN_ENTER(ctx);
-	if (ctx->ret < 0)
-		return 0;
-	__u64 command = (__u32)FDSPAN_ARG1(fdspan_syscall_regs());
-
-	if (command < 64 && (FDSPAN_BPF_COMMANDS >> command & 1))
-		fdspan_opened(ctx->ret, FDSPAN_HOW_OPEN, false);
-	return 0;
-}
-
-static __always_inline void fdspan_opened_pair(unsigned long user)
-{
-	__s32 pair[2];
-
-	if (bpf_probe_read_user(pair, sizeof(pair), (void *)user))
-		return;
-	fdspan_opened(pair[0], FDSPAN_HOW_OPEN, true);
-	fdspan_opened(pair[1], FDSPAN_HOW_OPEN, true);
-}
-
-SEC("tracepoint/syscalls/sys_exit_pipe2")
-int fdspan_exit_pipe(struct trace_event_raw_sys_exit *ctx)
-{
-	FDSPAN_ENTER(ctx);
-	if (ctx->ret == 0)
-		fdspan_opened_pair(FDSPAN_ARG1(fdspan_syscall_regs()));
-	return 0;
-}
-
-SEC("tracepoint/syscalls/sys_exit_socketpair")
-int fdspan_exit_socketpair(struct trace_event_raw_sys_exit *ctx)
-{
-	FDSPAN_ENTER(ctx);
-	if (ctx->ret == 0)
-		fdspan_opened_pair(FDSPAN_ARG4(fdspan_syscall_regs()));
-	return 0;
-}
-
-#define CLONE_PIDFD 0x1000
-#define CLONE_FILES 0x400
-
-SEC("tracepoint/syscalls/sys_exit_clone")
-int fdspan_exit_clone(struct trace_event_raw_sys_exit *ctx)
-{
-	FDSPAN_ENTER(ctx);
-	struct pt_regs *regs = fdspan_syscall_regs();
 	__s32 fd;
 
-	if (ctx->ret > 0 && (FDSPAN_ARG1(regs) & CLONE_PIDFD) &&
-	    !bpf_probe_read_user(&fd, sizeof(fd), (void *)FDSPAN_ARG3(regs)))
+	if (!bpf_probe_read_user(&fd, sizeof(fd), (void *)user))
 		fdspan_opened(fd, FDSPAN_HOW_OPEN, true);
-	return 0;
 }
 
-SEC("tracepoint/syscalls/sys_exit_clone3")
-int fdspan_exit_clone3(struct trace_event_raw_sys_exit *ctx)
+static __always_inline void fdspan_opened_pair(__u64 user)
 {
-	FDSPAN_ENTER(ctx);
-	__u64 arguments[2]; /* struct clone_args: flags, pidfd */
-	__s32 fd;
-
-	if (ctx->ret > 0 &&
-	    !bpf_probe_read_user(arguments, sizeof(arguments), (void *)FDSPAN_ARG1(fdspan_syscall_regs())) &&
-	    (arguments[0] & CLONE_PIDFD) && !bpf_probe_read_user(&fd, sizeof(fd), (void *)arguments[1]))
-		fdspan_opened(fd, FDSPAN_HOW_OPEN, true);
-	return 0;
+	fdspan_opened_at(user);
+	fdspan_opened_at(user + sizeof(__s32));
 }
 
 /* ---- descriptors that came over a socket: their numbers stand in the receiver's control buffer ---- */
@@ -380,15 +246,6 @@ static __always_inline void fdspan_received_message(__u64 user_msghdr)
 		FDSPAN_COUNT(truncated);
 }
 
-SEC("tracepoint/syscalls/sys_exit_recvmsg")
-int fdspan_exit_recvmsg(struct trace_event_raw_sys_exit *ctx)
-{
-	FDSPAN_ENTER(ctx);
-	if (ctx->ret >= 0)
-		fdspan_received_message(FDSPAN_ARG2(fdspan_syscall_regs()));
-	return 0;
-}
-
 struct fdspan_messages {
 	__u64 at;
 	__s64 left;
@@ -405,17 +262,103 @@ static long fdspan_received_mmsg(__u32 index, void *context)
 	return 0;
 }
 
-SEC("tracepoint/syscalls/sys_exit_recvmmsg")
-int fdspan_exit_recvmmsg(struct trace_event_raw_sys_exit *ctx)
+static __always_inline void fdspan_received_messages(__u64 at, __s64 count)
 {
-	FDSPAN_ENTER(ctx);
-	if (ctx->ret <= 0)
-		return 0;
-	struct fdspan_messages messages = {.at = FDSPAN_ARG2(fdspan_syscall_regs()), .left = ctx->ret};
+	struct fdspan_messages messages = {.at = at, .left = count};
 
 	bpf_loop(FDSPAN_MAX_MMSGS, fdspan_received_mmsg, &messages, 0);
 	if (messages.left > 0)
 		FDSPAN_COUNT(truncated);
+}
+
+/* ---- the other calls that make descriptors ---- */
+
+#define F_DUPFD 0
+#define F_DUPFD_CLOEXEC 1030
+#define SECCOMP_SET_MODE_FILTER 1
+#define SECCOMP_FILTER_FLAG_NEW_LISTENER (1UL << 3)
+#define CLONE_PIDFD 0x1000
+#define CLONE_FILES 0x400
+
+/* The commands of bpf(2) that return a descriptor (include/uapi/linux/bpf.h, enum bpf_cmd). */
+#define FDSPAN_BPF_COMMANDS                                                                                            \
+	(1ULL << 0 /* MAP_CREATE */ | 1ULL << 5 /* PROG_LOAD */ | 1ULL << 7 /* OBJ_GET */ |                            \
+	 1ULL << 13 /* PROG_GET_FD_BY_ID */ | 1ULL << 14 /* MAP_GET_FD_BY_ID */ | 1ULL << 17 /* RAW_TRACEPOINT_OPEN */ | \
+	 1ULL << 18 /* BTF_LOAD */ | 1ULL << 19 /* BTF_GET_FD_BY_ID */ | 1ULL << 28 /* LINK_CREATE */ |                \
+	 1ULL << 30 /* LINK_GET_FD_BY_ID */ | 1ULL << 32 /* ENABLE_STATS */ | 1ULL << 33 /* ITER_CREATE */ |           \
+	 1ULL << 36 /* TOKEN_CREATE */)
+
+/* One program for all of them: what they share is verified once. Which call it is stands in the upper half of the attach cookie. */
+SEC("tracepoint/syscalls/sys_exit_dup")
+int fdspan_exit_other(struct trace_event_raw_sys_exit *ctx)
+{
+	__u32 call = bpf_get_attach_cookie(ctx) >> 32;
+	__u16 how = FDSPAN_HOW_OPEN;
+	__s32 fd = ctx->ret;
+
+	FDSPAN_ENTER(ctx);
+	if (fd < 0)
+		return 0;
+	struct pt_regs *regs = fdspan_syscall_regs();
+	__u64 first = FDSPAN_ARG1(regs), second = FDSPAN_ARG2(regs);
+
+	switch (call) {
+	case FDSPAN_CALL_DUP:
+		how = FDSPAN_HOW_DUP;
+		break;
+	case FDSPAN_CALL_PIDFD_GETFD:
+		how = FDSPAN_HOW_RECEIVED;
+		break;
+	case FDSPAN_CALL_FCNTL:
+		if ((__u32)second != F_DUPFD && (__u32)second != F_DUPFD_CLOEXEC)
+			return 0;
+		how = FDSPAN_HOW_DUP;
+		break;
+	/* A descriptor handed in is changed, not made. */
+	case FDSPAN_CALL_SIGNALFD:
+		if ((__s32)first != -1)
+			return 0;
+		break;
+	/* With a flag set it returns a version number or errata, not a descriptor (landlock_create_ruleset(2)). */
+	case FDSPAN_CALL_LANDLOCK:
+		if (FDSPAN_ARG3(regs))
+			return 0;
+		break;
+	case FDSPAN_CALL_SECCOMP:
+		if (first != SECCOMP_SET_MODE_FILTER || !(second & SECCOMP_FILTER_FLAG_NEW_LISTENER))
+			return 0;
+		break;
+	case FDSPAN_CALL_BPF:
+		if ((__u32)first >= 64 || !(FDSPAN_BPF_COMMANDS >> (__u32)first & 1))
+			return 0;
+		break;
+	case FDSPAN_CALL_PIPE:
+		fdspan_opened_pair(first);
+		return 0;
+	case FDSPAN_CALL_SOCKETPAIR:
+		fdspan_opened_pair(FDSPAN_ARG4(regs));
+		return 0;
+	case FDSPAN_CALL_CLONE:
+		if (fd && (first & CLONE_PIDFD))
+			fdspan_opened_at(FDSPAN_ARG3(regs));
+		return 0;
+	case FDSPAN_CALL_CLONE3: {
+		__u64 arguments[2]; /* struct clone_args: flags, pidfd */
+
+		if (fd && !bpf_probe_read_user(arguments, sizeof(arguments), (void *)first) && (arguments[0] & CLONE_PIDFD))
+			fdspan_opened_at(arguments[1]);
+		return 0;
+	}
+	case FDSPAN_CALL_RECVMSG:
+		fdspan_received_message(second);
+		return 0;
+	case FDSPAN_CALL_RECVMMSG:
+		fdspan_received_messages(second, fd);
+		return 0;
+	default:
+		return 0;
+	}
+	fdspan_opened(fd, how, false);
 	return 0;
 }
 

@@ -79,7 +79,7 @@ static __always_inline bool fdspan_in_scope(const struct fdspan_settings *with)
 {
 	__u32 process = bpf_get_current_pid_tgid() >> 32;
 
-	if (!with->scope)
+	if (!(with->scope & FDSPAN_SCOPE_WHO))
 		return true;
 	if ((with->scope & FDSPAN_SCOPE_PROCESSES) && bpf_map_lookup_elem(&scope_processes, &process))
 		return true;
@@ -91,7 +91,7 @@ static __always_inline bool fdspan_child_in_scope(const struct fdspan_settings *
 {
 	__u32 *joins = bpf_map_lookup_elem(&scope_processes, &parent);
 
-	if (!with->scope || child == parent)
+	if (!(with->scope & FDSPAN_SCOPE_WHO) || child == parent)
 		return true;
 	if ((with->scope & FDSPAN_SCOPE_PROCESSES) && joins && *joins) {
 		__u32 also = 1;
@@ -256,6 +256,7 @@ struct fdspan_walk {
 	__u64 dentry;
 	__u64 mount;
 	__u32 bytes; /* copied or needed */
+	__u32 names; /* measured */
 	__u32 longest;
 	__u32 done;
 	__u32 cut;
@@ -298,6 +299,7 @@ static long fdspan_measure_name(__u32 index, void *context)
 		__u32 length = FDSPAN_READ(struct dentry, named, d_name.len);
 
 		walk->bytes += length + 1;
+		walk->names++;
 		if (length > walk->longest)
 			walk->longest = length;
 	}
@@ -309,6 +311,7 @@ static __always_inline void fdspan_walk_from(struct fdspan_walk *walk, __u64 den
 	walk->dentry = dentry;
 	walk->mount = vfsmount - bpf_core_field_offset(struct mount, mnt);
 	walk->bytes = 0;
+	walk->names = 0;
 	walk->longest = 0;
 	walk->done = 0;
 	walk->cut = 0;
@@ -318,6 +321,105 @@ static __always_inline void fdspan_walk_start(struct fdspan_walk *walk, __u64 fi
 {
 	fdspan_walk_from(walk, (__u64)FDSPAN_READ(struct file, file, f_path.dentry),
 			 (__u64)FDSPAN_READ(struct file, file, f_path.mnt));
+}
+
+/* ---- scope: which files, when not all ---- */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct fdspan_scope_files);
+} scope_files SEC(".maps");
+
+struct fdspan_place_search {
+	struct fdspan_walk walk;
+	struct fdspan_scope_files *wanted;
+	__u32 depth; /* of the name that comes next; those below the root have 1 */
+	__u32 left;  /* bits: the tops that the path may be at or below */
+};
+
+static long fdspan_compare_name(__u32 index, void *context)
+{
+	struct fdspan_place_search *search = context;
+	__u64 named = fdspan_walk_up(&search->walk);
+	char name[FDSPAN_TOP_NAME_BYTES] = {};
+	__u64 *words = (__u64 *)name;
+
+	if (!named)
+		return search->walk.done != 0;
+	search->walk.bytes = 1; /* not the first any more */
+	__u32 at = --search->depth;
+
+	if (at >= FDSPAN_TOP_NAMES)
+		return 0;
+	__u32 length = FDSPAN_READ(struct dentry, named, d_name.len);
+
+	bpf_probe_read_kernel_str(name, sizeof(name), (void *)FDSPAN_READ(struct dentry, named, d_name.name));
+	for (int i = 0; i < FDSPAN_MAX_TOPS; i++) {
+		struct fdspan_top *top = &search->wanted->top[i];
+		__u64 *wanted = (__u64 *)top->names[at & (FDSPAN_TOP_NAMES - 1)];
+
+		if (at < top->depth &&
+		    (top->lengths[at & (FDSPAN_TOP_NAMES - 1)] != length || wanted[0] != words[0] || wanted[1] != words[1]))
+			search->left &= ~(1U << i);
+	}
+	return !search->left || search->walk.done;
+}
+
+#define PIDFS_MAGIC 0x50494446
+
+/*
+ * Whether a file is one that is asked for: by its type, and by its path as a record of its opening has it. In doubt it is. A rename
+ * of a directory above it in this very moment may give the wrong answer.
+ */
+__noinline int fdspan_file_in_scope(__u64 file)
+{
+	__u32 zero = 0;
+	struct fdspan_place_search search = {.wanted = bpf_map_lookup_elem(&scope_files, &zero)};
+	__u64 inode = fdspan_inode(file);
+	__u64 sb = (__u64)FDSPAN_READ(struct inode, inode, i_sb);
+	__u64 magic = FDSPAN_READ(struct super_block, sb, s_magic);
+	__u32 type = FDSPAN_READ(struct inode, inode, i_mode) >> 12 & 15;
+
+	if (!search.wanted)
+		return 1;
+	if (magic == ANON_INODE_FS_MAGIC || magic == PIDFS_MAGIC)
+		type = 0;
+	if (!(search.wanted->types >> type & 1))
+		return 0;
+	if (!search.wanted->tops)
+		return 1;
+	fdspan_walk_start(&search.walk, file);
+	bpf_loop(FDSPAN_MAX_NAMES, fdspan_measure_name, &search.walk, 0);
+	if (!search.walk.done)
+		return 1;
+	search.depth = search.walk.names;
+	for (__u32 i = 0; i < FDSPAN_MAX_TOPS; i++) {
+		if (i < search.wanted->tops && search.wanted->top[i].depth <= search.depth)
+			search.left |= 1U << i;
+	}
+	if (!search.left)
+		return 0;
+	fdspan_walk_start(&search.walk, file);
+	bpf_loop(FDSPAN_MAX_NAMES, fdspan_compare_name, &search, 0);
+	return search.left != 0;
+}
+
+/*
+ * A description with an entry is followed to its end, wherever its file is moved. Of another one that is not asked for nothing is
+ * kept, and what an earlier one left under its address must not speak for it.
+ */
+static __always_inline bool fdspan_begin_in_scope(const struct fdspan_settings *with, __u64 file, __u64 inode, __u16 how)
+{
+	if (!(with->scope & FDSPAN_SCOPE_FILES))
+		return true;
+	if (how != FDSPAN_HOW_OPEN && fdspan_description_of(file, inode))
+		return true;
+	if (fdspan_file_in_scope(file))
+		return true;
+	bpf_map_delete_elem(&descriptions, &file);
+	return false;
 }
 
 /*
@@ -449,6 +551,8 @@ static __always_inline void fdspan_begins(struct fdspan_settings *with, struct f
 	__u64 table = (__u64)files;
 	__u64 id = 0, earliest = 0, latest = 0;
 
+	if (!fdspan_begin_in_scope(with, file, inode, how))
+		return;
 	if (how == FDSPAN_HOW_OPEN) {
 		struct fdspan_description begun = {
 			.opened_earliest_ns = now,
@@ -490,7 +594,7 @@ static __always_inline void fdspan_begins(struct fdspan_settings *with, struct f
  * `fd` of the current task's table is a new descriptor. `doubtful`: the number was read from the caller's memory, where
  * another thread may have changed it: a descriptor that already has evidence keeps it.
  */
-static __always_inline void fdspan_opened(__s32 fd, __u16 how, bool doubtful)
+__noinline int fdspan_opened(__s32 fd, __u32 how, __u32 doubtful)
 {
 	struct files_struct *files = ((struct task_struct *)bpf_get_current_task_btf())->files;
 	__u64 file = fdspan_slot(files, fd);
@@ -498,7 +602,7 @@ static __always_inline void fdspan_opened(__s32 fd, __u16 how, bool doubtful)
 	__u64 now = bpf_ktime_get_boot_ns();
 
 	if (!file || !with)
-		return;
+		return 0;
 	__u64 inode = fdspan_inode(file);
 
 	if (doubtful) {
@@ -506,9 +610,10 @@ static __always_inline void fdspan_opened(__s32 fd, __u16 how, bool doubtful)
 
 		fdspan_join((__u64)files, fd, file, inode, true, &times);
 		if (times.opened_latest_ns)
-			return;
+			return 0;
 	}
 	fdspan_begins(with, files, fd, file, inode, how, FDSPAN_CLOEXEC_LOOK, now);
+	return 0;
 }
 
 /* ---- a descriptor's span ends ---- */
@@ -586,6 +691,9 @@ static __always_inline void fdspan_span_ends(__s32 fd, __u64 file, struct fdspan
 			description->table = 0;
 	}
 	if (!with || !with->emit || news == FDSPAN_NEWS_NONE || (news == FDSPAN_NEWS_RELEASED && !last))
+		return;
+	/* With remains the file itself may be gone. */
+	if (!description && !remains && (with->scope & FDSPAN_SCOPE_FILES) && !fdspan_file_in_scope(file))
 		return;
 	fdspan_send_closed(with, news == FDSPAN_NEWS_CLOSED ? FDSPAN_RECORD_CLOSED : FDSPAN_RECORD_RELEASED,
 			   id ?: fdspan_hide(with, file), earliest, latest, news == FDSPAN_NEWS_CLOSED ? fd : -1, last,

@@ -102,12 +102,52 @@ struct fdspan_settings {
 };
 #define FDSPAN_SCOPE_PROCESSES 1u /* those in `scope_processes` … */
 #define FDSPAN_SCOPE_CGROUPS 2u   /* … and those in or below a cgroup of `scope_cgroups` */
+#define FDSPAN_SCOPE_WHO (FDSPAN_SCOPE_PROCESSES | FDSPAN_SCOPE_CGROUPS)
+#define FDSPAN_SCOPE_FILES 4u     /* of these, only files that `scope_files` has room for */
 #define FDSPAN_MAPS_VERSION 1u /* a change of any value in this section moves it */
 #define FDSPAN_MAX_HOOKS 128
 #define FDSPAN_HOOKS_SYSCALL 1u
 #define FDSPAN_HOOKS_TRAMPOLINE 2u
 #define FDSPAN_HOOKS_KPROBE 3u
 FDSPAN_ASSERT_SIZE(struct fdspan_settings, 160);
+
+/*
+ * scope_files: one entry. What it leaves out, user space would leave out as well; what it lets through, user space looks at again: of
+ * the directories only the outermost names are here, and of each name its beginning.
+ */
+#define FDSPAN_MAX_TOPS 8
+#define FDSPAN_TOP_NAMES 16
+#define FDSPAN_TOP_NAME_BYTES 16 /* of a name, the NUL behind it included */
+struct fdspan_top {
+	fdspan_u32 depth; /* names in use, from the root down */
+	fdspan_u32 pad;
+	fdspan_u32 lengths[FDSPAN_TOP_NAMES];
+	char names[FDSPAN_TOP_NAMES][FDSPAN_TOP_NAME_BYTES];
+};
+struct fdspan_scope_files {
+	fdspan_u32 types; /* bits by i_mode >> 12; bit 0 for what has no type */
+	fdspan_u32 tops;  /* in use; 0: files anywhere */
+	struct fdspan_top top[FDSPAN_MAX_TOPS];
+};
+FDSPAN_ASSERT_SIZE(struct fdspan_scope_files, 2632);
+
+/* Upper half of the attach cookie of fdspan_exit_other: the call at whose exit it stands. */
+enum fdspan_call {
+	FDSPAN_CALL_NONE,
+	FDSPAN_CALL_DUP,
+	FDSPAN_CALL_PIDFD_GETFD,
+	FDSPAN_CALL_FCNTL,
+	FDSPAN_CALL_SIGNALFD,
+	FDSPAN_CALL_LANDLOCK,
+	FDSPAN_CALL_SECCOMP,
+	FDSPAN_CALL_BPF,
+	FDSPAN_CALL_PIPE,
+	FDSPAN_CALL_SOCKETPAIR,
+	FDSPAN_CALL_CLONE,
+	FDSPAN_CALL_CLONE3,
+	FDSPAN_CALL_RECVMSG,
+	FDSPAN_CALL_RECVMMSG,
+};
 
 /* counters, one per CPU: what could not be kept or handed over. */
 struct fdspan_counters {

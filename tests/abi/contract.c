@@ -593,6 +593,102 @@ static void part_filters(void)
 	fdspan_close(tracker_one);
 }
 
+static uint64_t records_of(struct fdspan_tracker *tracker)
+{
+	struct fdspan_statistics figures = {.size = sizeof(figures)};
+
+	CHECK_CODE(0, fdspan_get_statistics(tracker, &figures));
+	return figures.records;
+}
+
+/* Of files that are not asked for the kernel tells nothing. */
+static void part_files(void)
+{
+	char inside[200], moved[220], path[220], beside[220];
+	const char *outside = path_of("outside"), *top = inside;
+	int32_t self = getpid();
+	struct seen seen = {.path = path}, seen_moved = {.path = moved};
+	struct fdspan_options options = options_for(&self, 1);
+
+	snprintf(inside, sizeof(inside), "%s/a-directory-of-a-long-name", directory);
+	snprintf(path, sizeof(path), "%s/below", inside);
+	snprintf(moved, sizeof(moved), "%s/moved", inside);
+	/* Alike in what the kernel compares. */
+	snprintf(beside, sizeof(beside), "%s/a-directory-of-a-l0ng-name", directory);
+	mkdir(inside, 0755), mkdir(beside, 0755);
+	strcat(beside, "/below");
+	close(make(outside)), close(make(path)), close(make(beside));
+	options.paths = &top;
+	options.path_count = 1;
+	options.on_event = on_event;
+	options.event_context = &seen;
+	struct fdspan_tracker *tracker = open_tracker(&options);
+	int polls = fdspan_get_backend(tracker) == FDSPAN_BACKEND_PROCFS;
+	uint64_t before = records_of(tracker);
+
+	for (int i = 0; i < 1000; i++) {
+		int fd = open(outside, O_RDONLY | O_CLOEXEC), again = dup(fd), pair[2];
+
+		CHECK(again >= 0 && pipe(pair) == 0, "descriptors");
+		close(fd), close(again), close(pair[0]), close(pair[1]);
+	}
+	uint64_t after = records_of(tracker);
+
+	/* Whoever removes a name is told of. */
+	CHECK(polls || after - before < 1000, "8000 ends of spans outside gave %" PRIu64 " records", after - before);
+	int fd = make(path), again = dup(fd), other = make(beside);
+
+	if (polls) {
+		run_until(tracker, &seen.opened, 2);
+		close(fd), close(again);
+	} else {
+		close(fd), close(again);
+		run_until(tracker, &seen.closed, 2);
+	}
+	run_until(tracker, &seen.closed, 2);
+	CHECK(seen.opened == 2 && seen.closed == 2, "spans below the directory: %u, %u", seen.opened, seen.closed);
+	close(other);
+	CHECK(seen.all - seen.opened - seen.closed <= 2, "nothing else: %u events", seen.all);
+
+	/* Opened outside and moved in: a snapshot finds it, and from then on it is followed. */
+	seen = seen_moved;
+	fd = open(outside, O_RDONLY | O_CLOEXEC);
+	CHECK(rename(outside, moved) == 0, "rename");
+	CHECK_CODE(0, fdspan_resync(tracker));
+	CHECK(count_rows(tracker, (struct fdspan_query){.path = moved}) == 1, "a file that was moved in");
+	close(fd);
+	run_until(tracker, &seen.closed, 1);
+	CHECK(seen.closed == 1, "its end: %u", seen.closed);
+	/* Opened inside and moved out: it is gone from the index once it is closed. */
+	fd = open(moved, O_RDONLY | O_CLOEXEC);
+	for (int i = 0; i < 500 && count_rows(tracker, (struct fdspan_query){.path = moved}) == 0; i++)
+		run(tracker, 20);
+	CHECK(rename(moved, outside) == 0, "rename");
+	close(fd);
+	for (int i = 0; i < 500 && count_rows(tracker, (struct fdspan_query){0}) != 0; i++)
+		run(tracker, 20);
+	CHECK(count_rows(tracker, (struct fdspan_query){0}) == 0, "nothing is left");
+	fdspan_close(tracker);
+
+	/* By type. */
+	options.paths = NULL;
+	options.path_count = 0;
+	options.types = FDSPAN_TYPE_DIRECTORY | FDSPAN_TYPE_ANON;
+	seen = (struct seen){.path = inside};
+	tracker = open_tracker(&options);
+	before = records_of(tracker);
+	for (int i = 0; i < 1000; i++)
+		close(open(outside, O_RDONLY | O_CLOEXEC));
+	after = records_of(tracker);
+	CHECK(polls || after - before < 1000, "2000 ends of spans of another type gave %" PRIu64 " records", after - before);
+	fd = open(inside, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	run_until(tracker, &seen.opened, 1);
+	close(fd);
+	run_until(tracker, &seen.closed, 1);
+	CHECK(seen.opened == 1 && seen.closed == 1, "a directory: %u, %u", seen.opened, seen.closed);
+	fdspan_close(tracker);
+}
+
 /* A cgroup, with one below it. */
 static void part_cgroup(void)
 {
@@ -921,6 +1017,8 @@ int main(int argc, char **argv)
 			part_queries();
 		else if (!strcmp(part, "filters"))
 			part_filters();
+		else if (!strcmp(part, "files"))
+			part_files();
 		else if (!strcmp(part, "cgroup"))
 			part_cgroup();
 		else if (!strcmp(part, "fork"))

@@ -326,6 +326,8 @@ int fdspan_open(const fdspan_options* given, fdspan_tracker** tracker) {
                                take_list(options.paths, options.path_count, made->filter.paths)}) {
             if (code != 0) return code;
         }
+        with.paths = made->filter.paths;
+        with.types = options.types;
         if (options.poll_interval_ns != 0) with.poll_interval_ns = options.poll_interval_ns;
         if (options.resync_interval_ns != 0) {
             with.reconcile_interval_ns = options.resync_interval_ns == std::numeric_limits<std::uint64_t>::max() ? 0 : options.resync_interval_ns;

@@ -228,6 +228,8 @@ Result<void> Tracker::State::open_bpf(Backend wanted) {
     tracking_options.max_table_chunks = options.max_table_chunks;
     tracking_options.pids = options.scope.pids;
     tracking_options.trees = options.scope.trees;
+    tracking_options.tops = options.paths;
+    tracking_options.types = options.types;
     for (const std::string& cgroup : options.scope.cgroups) {
         auto id = cgroup_id(cgroup);
         if (!id) return tl::unexpected(id.error());
@@ -247,6 +249,7 @@ Result<void> Tracker::State::open_bpf(Backend wanted) {
     if (!opened) return tl::unexpected(opened.error());
     tracking = std::move(*opened);
     backend = backend_of(tracking->backend());
+    index.expect_gaps(tracking->sieves_files());
     sequence = SequenceTracker(true, tracking->tracking_since_ns());
     last_look_ns = tracking->tracking_since_ns();
 

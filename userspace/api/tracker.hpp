@@ -30,6 +30,10 @@ struct TrackerOptions {
     std::uint64_t reconcile_interval_ns = 30'000'000'000;  // BPF backends: a correcting snapshot each; 0: only after loss
     std::uint64_t max_index_bytes = 0;              // 0: no bound
     TrackerScope scope;
+    // A hint: who looks only at files at or below these paths ("/a/b"; empty: all), and of these types (bits: 1 << FileType; 0: all),
+    // is spared most of the others. The kernel leaves out what it is sure of; events and index have more than was asked for.
+    std::vector<std::string> paths;
+    std::uint32_t types = 0;
 
     // Divides a budget between ring, kernel maps and index.
     void bound_memory(std::uint64_t bytes);

@@ -288,7 +288,7 @@ void Index::apply_open_set(const fdspan_table_record& raw, std::uint32_t process
             else if (view.opened.earliest_ns <= now_ns) gone.emplace_back(fd, view);
         });
         // Something was put there that no record told of.
-        if (std::any_of(missing.begin(), missing.end(), [](std::uint64_t word) { return word != 0; })) {
+        if (!gaps_expected_ && std::any_of(missing.begin(), missing.end(), [](std::uint64_t word) { return word != 0; })) {
             set_incomplete(entry, now_ns);
         }
     }

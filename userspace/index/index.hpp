@@ -121,6 +121,8 @@ public:
     // Processes whose descriptors are not known completely (seen first in the middle of their life, or a table too large for
     // a record), ascending. A reconcile that read them clears them.
     [[nodiscard]] std::vector<pid_t> incomplete() const;
+    // Openings of some files give no records: a slot of which nothing is known is no reason to read its process.
+    void expect_gaps(bool expected) { gaps_expected_ = expected; }
     [[nodiscard]] std::size_t incomplete_count() const { return incomplete_count_; }
 
     [[nodiscard]] IndexCounts counts() const;
@@ -462,6 +464,7 @@ private:
     std::uint64_t unknown_closes_ = 0;
     std::uint64_t stale_records_ = 0;
     std::size_t incomplete_count_ = 0;
+    bool gaps_expected_ = false;
     std::uint64_t loss_first_ns_ = 0;      // losses since the last snapshot of everybody
     std::uint64_t loss_last_ns_ = 0;       // 0: none
     std::uint64_t doubtful_ns_ = 0;        // what was told until then may be about another table: who unshared one was lost

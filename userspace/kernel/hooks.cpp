@@ -5,7 +5,6 @@
 
 #include "syscall.skel.h"
 #include "trampoline.skel.h"
-#include "wire.h"
 
 namespace fdspan {
 namespace {
@@ -16,20 +15,20 @@ const SyscallHooks syscall_hooks[] = {
       "epoll_create1", "eventfd", "eventfd2", "timerfd_create", "inotify_init", "inotify_init1", "fanotify_init",
       "memfd_create", "memfd_secret", "pidfd_open", "perf_event_open", "userfaultfd", "io_uring_setup", "mq_open",
       "open_tree", "open_tree_attr", "fsopen", "fsmount", "fspick"}},
-    {"fdspan_exit_dup", false, {"dup"}},
     {"fdspan_exit_dup2", false, {"dup2", "dup3"}},
-    {"fdspan_exit_pidfd_getfd", false, {"pidfd_getfd"}},
-    {"fdspan_exit_fcntl", false, {"fcntl"}},
-    {"fdspan_exit_signalfd", false, {"signalfd", "signalfd4"}},
-    {"fdspan_exit_landlock", false, {"landlock_create_ruleset"}},
-    {"fdspan_exit_seccomp", false, {"seccomp"}},
-    {"fdspan_exit_bpf", false, {"bpf"}},
-    {"fdspan_exit_pipe", false, {"pipe", "pipe2"}},
-    {"fdspan_exit_socketpair", false, {"socketpair"}},
-    {"fdspan_exit_clone", false, {"clone"}},
-    {"fdspan_exit_clone3", false, {"clone3"}},
-    {"fdspan_exit_recvmsg", false, {"recvmsg"}},
-    {"fdspan_exit_recvmmsg", false, {"recvmmsg"}},
+    {"fdspan_exit_other", false, {"dup"}, FDSPAN_CALL_DUP},
+    {"fdspan_exit_other", false, {"pidfd_getfd"}, FDSPAN_CALL_PIDFD_GETFD},
+    {"fdspan_exit_other", false, {"fcntl"}, FDSPAN_CALL_FCNTL},
+    {"fdspan_exit_other", false, {"signalfd", "signalfd4"}, FDSPAN_CALL_SIGNALFD},
+    {"fdspan_exit_other", false, {"landlock_create_ruleset"}, FDSPAN_CALL_LANDLOCK},
+    {"fdspan_exit_other", false, {"seccomp"}, FDSPAN_CALL_SECCOMP},
+    {"fdspan_exit_other", false, {"bpf"}, FDSPAN_CALL_BPF},
+    {"fdspan_exit_other", false, {"pipe", "pipe2"}, FDSPAN_CALL_PIPE},
+    {"fdspan_exit_other", false, {"socketpair"}, FDSPAN_CALL_SOCKETPAIR},
+    {"fdspan_exit_other", false, {"clone"}, FDSPAN_CALL_CLONE},
+    {"fdspan_exit_other", false, {"clone3"}, FDSPAN_CALL_CLONE3},
+    {"fdspan_exit_other", false, {"recvmsg"}, FDSPAN_CALL_RECVMSG},
+    {"fdspan_exit_other", false, {"recvmmsg"}, FDSPAN_CALL_RECVMMSG},
     {"fdspan_enter_close", true, {"close"}},
     {"fdspan_enter_dup2", true, {"dup2", "dup3"}},
     {"fdspan_enter_close_range", true, {"close_range"}},

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "kernel/tracking.hpp"
+#include "wire.h"
 
 namespace fdspan {
 
@@ -14,6 +15,7 @@ struct SyscallHooks {
     const char* program;
     bool at_entry;
     std::initializer_list<const char*> syscalls;
+    fdspan_call call = FDSPAN_CALL_NONE;  // for the program that stands at many
 };
 
 // tp_btf programs: the event, and the number of its arguments where a program fits only one form of it (-1: any).

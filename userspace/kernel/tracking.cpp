@@ -18,6 +18,7 @@
 #include <set>
 
 #include "base/clock.hpp"
+#include "base/file_mode.hpp"
 #include "kernel/bpf_object.hpp"
 #include "kernel/hook_check.hpp"
 #include "kernel/hooks.hpp"
@@ -170,6 +171,32 @@ Result<std::uint64_t> count_entries(int map, std::size_t key_bytes, std::size_t 
         first = false;
         if (code != 0) return total;
     }
+}
+
+// false: nothing is left out.
+bool make_file_sieve(const TrackingOptions& options, fdspan_scope_files& sieve) {
+    sieve = {};
+    sieve.types = 0xffff;
+    if (options.types != 0) {
+        const auto wanted = [&](FileType type) { return (options.types >> static_cast<unsigned>(type) & 1U) != 0; };
+        sieve.types = wanted(FileType::anon) || wanted(FileType::unknown) ? 1 : 0;
+        for (unsigned bits = 1; bits < 16; ++bits) {
+            if (wanted(file_type_of_mode(bits << 12, FileType::unknown))) sieve.types |= 1U << bits;
+        }
+    }
+    const auto is_root = [](const std::string& path) { return path == "/"; };
+    if (options.tops.size() <= FDSPAN_MAX_TOPS && std::none_of(options.tops.begin(), options.tops.end(), is_root)) {
+        for (const std::string& path : options.tops) {
+            fdspan_top& top = sieve.top[sieve.tops++];
+            for (std::size_t at = 1; at < path.size() && top.depth < FDSPAN_TOP_NAMES;) {
+                const std::size_t end = std::min(path.find('/', at), path.size());
+                top.lengths[top.depth] = static_cast<std::uint32_t>(end - at);
+                path.copy(top.names[top.depth++], std::min<std::size_t>(end - at, FDSPAN_TOP_NAME_BYTES - 1), at);
+                at = end + 1;
+            }
+        }
+    }
+    return sieve.types != 0xffff || sieve.tops != 0;
 }
 
 constexpr const char* pinned_maps[] = {"descriptions", "descriptors", "tables", "table_chunks", "settings", "counters"};
@@ -364,8 +391,16 @@ Result<void> Tracking::State::fill_scope() {
         const std::uint32_t one = 1;
         if (bpf_map_update_elem(*cgroups, &id, &one, BPF_ANY) != 0) return fail_errno(errno, "choose cgroups to track");
     }
+    fdspan_scope_files sieve;
+    const bool sieves = make_file_sieve(options, sieve);
+    if (sieves) {
+        auto files = map_fd("scope_files");
+        if (!files) return tl::unexpected(files.error());
+        const std::uint32_t zero = 0;
+        if (bpf_map_update_elem(*files, &zero, &sieve, BPF_ANY) != 0) return fail_errno(errno, "choose files to track");
+    }
     settings.data->scope = (options.pids.empty() && options.trees.empty() ? 0 : FDSPAN_SCOPE_PROCESSES) |
-                           (options.cgroup_ids.empty() ? 0 : FDSPAN_SCOPE_CGROUPS);
+                           (options.cgroup_ids.empty() ? 0 : FDSPAN_SCOPE_CGROUPS) | (sieves ? FDSPAN_SCOPE_FILES : 0);
     return {};
 }
 
@@ -467,7 +502,8 @@ Result<void> Tracking::State::attach_syscalls() {
             const std::string id_file = *tracefs + "/events/syscalls/" + event + "/id";
             status.exists = is_there(id_file);
             if (status.exists) {
-                auto link = attach_to_tracepoint(*program, id_file, hooks.size());
+                const std::uint64_t cookie = std::uint64_t{group.call} << 32 | hooks.size();
+                auto link = attach_to_tracepoint(*program, id_file, cookie);
                 if (!link) return fail(link.error().code, "the tracepoint syscalls:" + event + ": " + link.error().message);
                 add_link(std::move(*link), event, std::move(status));
             } else {
@@ -595,6 +631,8 @@ Result<TrackingFill> Tracking::fill() const {
     }
     return out;
 }
+
+bool Tracking::sieves_files() const { return (state_->settings.data->scope & FDSPAN_SCOPE_FILES) != 0; }
 
 Result<std::vector<pid_t>> Tracking::scope_processes() const {
     std::vector<pid_t> pids;

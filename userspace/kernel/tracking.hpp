@@ -12,6 +12,7 @@
 
 #include "base/result.hpp"
 #include "base/unique_fd.hpp"
+#include "base/reference.hpp"
 #include "kernel/iterators.hpp"
 
 namespace fdspan {
@@ -46,7 +47,9 @@ struct TrackingOptions {
     std::vector<pid_t> pids;
     std::vector<pid_t> trees;                // and what they fork
     std::vector<std::uint64_t> cgroup_ids;   // and what is below
-    [[nodiscard]] bool scoped() const { return !pids.empty() || !trees.empty() || !cgroup_ids.empty(); }
+    // Which files are worth news: a sieve, that lets through more than is asked for.
+    std::vector<std::string> tops;           // at or below one of these ("/a/b", as an opening's record has it); empty: anywhere
+    std::uint32_t types = 0;                 // bits: 1 << FileType; 0: all
 };
 
 // How full the kernel side is.
@@ -105,6 +108,8 @@ public:
     [[nodiscard]] TrackingCounters counters() const;
     // Walks the maps: for reports only.
     [[nodiscard]] Result<TrackingFill> fill() const;
+    // Openings of some files are left out.
+    [[nodiscard]] bool sieves_files() const;
     // Tracked by number: TrackingOptions::pids and trees as far as they live, and what the trees forked.
     [[nodiscard]] Result<std::vector<pid_t>> scope_processes() const;
     // Adds what descended from a tree before the hooks could see it. False: it was there already.
