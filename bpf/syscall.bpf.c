@@ -127,30 +127,40 @@ static __always_inline void fdspan_replaced(const struct fdspan_replacing *begun
 			 &begun->victim_remains, now, FDSPAN_NEWS_CLOSED);
 }
 
+/*
+ * The fate of what stood where dup2 put a descriptor. Returns whether something else stands there again. A function of its own: 6.1
+ * allows 512 bytes of stack for all frames together.
+ */
+__noinline int fdspan_replacement_ends(__s64 result)
+{
+	struct files_struct *files = ((struct task_struct *)bpf_get_current_task_btf())->files;
+	__u64 thread = fdspan_pending_key(false);
+	struct fdspan_replacing *found = bpf_map_lookup_elem(&replacing, &thread);
+
+	if (!found)
+		return 0;
+	struct fdspan_replacing begun = *found;
+
+	bpf_map_delete_elem(&replacing, &thread);
+	if (result < 0) {
+		fdspan_not_replaced(&begun, files);
+		return 0;
+	}
+	fdspan_replaced(&begun, bpf_ktime_get_boot_ns());
+	return fdspan_slot(files, begun.fd) != begun.source;
+}
+
 /* dup2(n, n) does nothing. */
 SEC("tracepoint/syscalls/sys_exit_dup2")
 int fdspan_exit_dup2(struct trace_event_raw_sys_exit *ctx)
 {
 	FDSPAN_ENTER(ctx);
 	struct pt_regs *regs = fdspan_syscall_regs();
-	struct files_struct *files = ((struct task_struct *)bpf_get_current_task_btf())->files;
-	__u64 thread = fdspan_pending_key(false);
-	struct fdspan_replacing *found = bpf_map_lookup_elem(&replacing, &thread);
-	bool doubtful = false;
+	__s64 result = ctx->ret;
+	int doubtful = fdspan_replacement_ends(result);
 
-	if (found) {
-		struct fdspan_replacing begun = *found;
-
-		bpf_map_delete_elem(&replacing, &thread);
-		if (ctx->ret < 0) {
-			fdspan_not_replaced(&begun, files);
-			return 0;
-		}
-		fdspan_replaced(&begun, bpf_ktime_get_boot_ns());
-		doubtful = fdspan_slot(files, begun.fd) != begun.source;
-	}
-	if (ctx->ret >= 0 && (__s32)FDSPAN_ARG1(regs) != (__s32)FDSPAN_ARG2(regs))
-		fdspan_opened(ctx->ret, FDSPAN_HOW_DUP, doubtful);
+	if (result >= 0 && (__s32)FDSPAN_ARG1(regs) != (__s32)FDSPAN_ARG2(regs))
+		fdspan_opened(result, FDSPAN_HOW_DUP, doubtful);
 	return 0;
 }
 

@@ -410,11 +410,11 @@ __noinline int fdspan_file_in_scope(__u64 file)
  * A description with an entry is followed to its end, wherever its file is moved. Of another one that is not asked for nothing is
  * kept, and what an earlier one left under its address must not speak for it.
  */
-static __always_inline bool fdspan_begin_in_scope(const struct fdspan_settings *with, __u64 file, __u64 inode, __u16 how)
+static __always_inline bool fdspan_begin_in_scope(const struct fdspan_settings *with, __u64 file, __u64 inode, bool fresh)
 {
 	if (!(with->scope & FDSPAN_SCOPE_FILES))
 		return true;
-	if (how != FDSPAN_HOW_OPEN && fdspan_description_of(file, inode))
+	if (!fresh && fdspan_description_of(file, inode))
 		return true;
 	if (fdspan_file_in_scope(file))
 		return true;
@@ -544,15 +544,13 @@ static __always_inline void fdspan_send_opened(struct fdspan_settings *with, str
 
 /* ---- a descriptor's span begins ---- */
 
-/* Descriptor (files, fd) of `file` begins now; with FDSPAN_HOW_OPEN so does its description. */
+/* Descriptor (files, fd) of `file`, which is in scope, begins now; with FDSPAN_HOW_OPEN so does its description. */
 static __always_inline void fdspan_begins(struct fdspan_settings *with, struct files_struct *files, __s32 fd, __u64 file,
 					  __u64 inode, __u16 how, enum fdspan_cloexec cloexec, __u64 now)
 {
 	__u64 table = (__u64)files;
 	__u64 id = 0, earliest = 0, latest = 0;
 
-	if (!fdspan_begin_in_scope(with, file, inode, how))
-		return;
 	if (how == FDSPAN_HOW_OPEN) {
 		struct fdspan_description begun = {
 			.opened_earliest_ns = now,
@@ -590,11 +588,17 @@ static __always_inline void fdspan_begins(struct fdspan_settings *with, struct f
 		fdspan_send_opened(with, files, fd, file, how, cloexec, id, earliest, latest, now);
 }
 
-/*
- * `fd` of the current task's table is a new descriptor. `doubtful`: the number was read from the caller's memory, where
- * another thread may have changed it: a descriptor that already has evidence keeps it.
- */
-__noinline int fdspan_opened(__s32 fd, __u32 how, __u32 doubtful)
+/* Three functions: 6.1 allows 512 bytes of stack for all frames together, and each of two takes half. */
+__noinline int fdspan_descriptor_in_scope(__s32 fd, __u32 fresh)
+{
+	struct files_struct *files = ((struct task_struct *)bpf_get_current_task_btf())->files;
+	__u64 file = fdspan_slot(files, fd);
+	struct fdspan_settings *with = fdspan_settings_get();
+
+	return file && with && fdspan_begin_in_scope(with, file, fdspan_inode(file), fresh);
+}
+
+__noinline int fdspan_descriptor_begins(__s32 fd, __u32 how, __u32 doubtful)
 {
 	struct files_struct *files = ((struct task_struct *)bpf_get_current_task_btf())->files;
 	__u64 file = fdspan_slot(files, fd);
@@ -614,6 +618,19 @@ __noinline int fdspan_opened(__s32 fd, __u32 how, __u32 doubtful)
 	}
 	fdspan_begins(with, files, fd, file, inode, how, FDSPAN_CLOEXEC_LOOK, now);
 	return 0;
+}
+
+/*
+ * `fd` of the current task's table is a new descriptor. `doubtful`: the number was read from the caller's memory, where
+ * another thread may have changed it: a descriptor that already has evidence keeps it.
+ */
+static __always_inline void fdspan_opened(__s32 fd, __u16 how, bool doubtful)
+{
+	struct fdspan_settings *with = fdspan_settings_get();
+
+	if (with && (with->scope & FDSPAN_SCOPE_FILES) && !fdspan_descriptor_in_scope(fd, how == FDSPAN_HOW_OPEN && !doubtful))
+		return;
+	fdspan_descriptor_begins(fd, how, doubtful);
 }
 
 /* ---- a descriptor's span ends ---- */
@@ -993,7 +1010,8 @@ static __always_inline void fdspan_table_may_change(void)
 	fdspan_remember_table(fdspan_pending_key(false));
 }
 
-static __always_inline void fdspan_table_changed(bool succeeded)
+/* A function of its own, for its share of the stack. */
+__noinline int fdspan_table_changed(__u32 succeeded)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	__u64 key = fdspan_pending_key(false);
@@ -1001,16 +1019,17 @@ static __always_inline void fdspan_table_changed(bool succeeded)
 	struct files_struct *files = task->files;
 
 	if (!before)
-		return;
+		return 0;
 	__u64 table = before->table;
 
 	bpf_map_delete_elem(&pending, &key);
 	if (!succeeded || table == (__u64)files)
-		return;
+		return 0;
 	__u64 now = bpf_ktime_get_boot_ns();
 
 	fdspan_table_born(files, task->tgid, now);
 	fdspan_send_table(FDSPAN_RECORD_UNSHARED, task, task->pid, true, now);
+	return 0;
 }
 
 static __always_inline void fdspan_exec_begins(void)

@@ -128,7 +128,7 @@ static __always_inline void fdspan_handle_install(__u64 fd, __u64 file)
 	__u64 inode = fdspan_inode(file);
 	bool fresh = !fdspan_description_of(file, inode) && fdspan_file_count((const struct file *)file) == 1;
 
-	if (with && files)
+	if (with && files && fdspan_begin_in_scope(with, file, inode, fresh))
 		fdspan_begins(with, files, fd, file, inode, fresh ? FDSPAN_HOW_OPEN : FDSPAN_HOW_DUP, FDSPAN_CLOEXEC_LOOK,
 			      bpf_ktime_get_boot_ns());
 }
@@ -153,8 +153,9 @@ static __always_inline void fdspan_handle_dup2(__u64 table, __u64 file, __u64 nu
 		fdspan_slot_ends(table, fd, victim, now, FDSPAN_NEWS_CLOSED);
 	else if (fdspan_open_word(files, (__u32)fd / FDSPAN_WORD_BITS) >> ((__u32)fd % FDSPAN_WORD_BITS) & 1)
 		return;
-	fdspan_begins(with, files, fd, file, fdspan_inode(file), FDSPAN_HOW_DUP,
-		      flags & O_CLOEXEC ? FDSPAN_CLOEXEC_YES : FDSPAN_CLOEXEC_NO, now);
+	if (fdspan_begin_in_scope(with, file, fdspan_inode(file), false))
+		fdspan_begins(with, files, fd, file, fdspan_inode(file), FDSPAN_HOW_DUP,
+			      flags & O_CLOEXEC ? FDSPAN_CLOEXEC_YES : FDSPAN_CLOEXEC_NO, now);
 }
 FDSPAN_HOOK4(do_dup2, do_dup2, fdspan_handle_dup2)
 

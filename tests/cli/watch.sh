@@ -6,16 +6,24 @@ run watch --json --timeout 200ms --backend procfs --interval 50ms -p $$
 head -1 "$work/out" | jq -e '.event == "started" and .schema == 1 and .backend == "procfs"' >/dev/null || fail "the first line is the start: $(head -1 "$work/out")"
 
 for backend in procfs auto; do
-    mkfifo "$work/lines"
-    timeout 60 "$FDSPAN" watch --json --backend "$backend" --interval 50ms --event opened,closed --count 2 --timeout 30s "$work/file" >"$work/lines" 2>"$work/err" &
+    rm -f "$work/tell"
+    mkfifo "$work/lines" "$work/tell"
+    timeout 120 "$FDSPAN" watch --json --backend "$backend" --interval 50ms --event opened,closed --count 2 --timeout 60s "$work/file" >"$work/lines" 2>"$work/err" &
     watcher=$!
     exec 4<"$work/lines"
     rm "$work/lines"
     read -r started <&4
     jq -e '.event == "started"' <<<"$started" >/dev/null || fail "started first ($backend): $started"
-    # Not by the shell's own exec 5<, which opens 3 and moves it.
-    python3 -c 'import os, sys, time; fd = os.open(sys.argv[1], os.O_RDONLY); time.sleep(0.4); os.close(fd); time.sleep(0.2)' "$work/file"
-    cat <&4 >"$work/out"
+    # Not by the shell's own exec 5<, which opens 3 and moves it. Open until watch has told of it, and 0.3 s.
+    python3 -c 'import os, sys, time; began = time.monotonic(); fd = os.open(sys.argv[1], os.O_RDONLY); sys.stdin.readline()
+time.sleep(max(0, 0.4 - (time.monotonic() - began))); os.close(fd); sys.stdin.readline()' "$work/file" <"$work/tell" &
+    holder=$!
+    exec 5>"$work/tell"
+    read -r opened <&4
+    echo >&5
+    { echo "$opened"; cat <&4; } >"$work/out"
+    exec 5>&-
+    wait "$holder"
     exec 4<&-
     wait "$watcher"
     code=$?
@@ -40,8 +48,8 @@ process = subprocess.Popen([sys.argv[1], "watch", "--json"], stdout=subprocess.P
 process.stdout.readline()
 process.send_signal(name)
 began = time.monotonic()
-process.communicate(timeout=20)
-print(process.returncode, time.monotonic() - began < 5)
+process.communicate(timeout=60)
+print(process.returncode, time.monotonic() - began < 30)
 PY
     grep -qE '^(0|3) True$' "$work/out" || fail "SIG$signal ends watch cleanly and soon: $(cat "$work/out")"
 done
@@ -65,7 +73,7 @@ for reading in (True, False):
     time.sleep(1)
     process.send_signal(signal.SIGTERM)
     try:
-        process.wait(timeout=10)
+        process.wait(timeout=60)
     except subprocess.TimeoutExpired:
         process.kill()
     results.append(process.wait())

@@ -97,10 +97,17 @@ Result<PathFilter> PathFilter::create(const std::string& argument) {
     struct statx found {};
     if (::statx(AT_FDCWD, argument.c_str(), AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO | STATX_TYPE, &found) == 0) {
         filter.exists_ = true;
+        filter.directory_ = S_ISDIR(found.stx_mode);
         filter.device_ = {found.stx_dev_major, found.stx_dev_minor};
         filter.inode_ = found.stx_ino;
     }
     return filter;
+}
+
+std::vector<std::string> PathFilter::tops() const {
+    if (exists_ && !directory_) return {};
+    if (resolved_ == literal_) return {literal_};
+    return {resolved_, literal_};
 }
 
 bool PathFilter::matches(const Reference& reference, std::string_view path) const {

@@ -23,6 +23,8 @@ public:
     // `path` is without the kernel's " (deleted)" mark.
     [[nodiscard]] bool matches(const Reference& reference, std::string_view path) const;
     [[nodiscard]] bool exists() const { return exists_; }
+    // What matches is at or below one of these; none for a file, which is found by its identity under any name.
+    [[nodiscard]] std::vector<std::string> tops() const;
     [[nodiscard]] const std::string& argument() const { return argument_; }
 
 private:
@@ -30,6 +32,7 @@ private:
     std::string resolved_;   // symbolic links resolved as far as the path exists
     std::string literal_;    // absolute, but links kept: a name that led elsewhere when it was opened
     bool exists_ = false;
+    bool directory_ = false;
     DeviceNumber device_;
     std::uint64_t inode_ = 0;
 };

@@ -540,6 +540,16 @@ int run_watch(std::vector<std::string> arguments, Output& output) {
         if (!filter) return usage_error(filter.error().message);
         options.paths.push_back(std::move(*filter));
     }
+    // --verify holds the index against the whole machine.
+    std::vector<std::string>& hints = options.tracker.paths;
+    for (const PathFilter& filter : options.paths) {
+        const std::vector<std::string> tops = filter.tops();
+        if (tops.empty() || options.verify) {
+            hints.clear();
+            break;
+        }
+        hints.insert(hints.end(), tops.begin(), tops.end());
+    }
     return watch(options, output);
 }
 
