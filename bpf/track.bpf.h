@@ -453,26 +453,26 @@ static __always_inline bool fdspan_begin_in_scope(const struct fdspan_settings *
 			copy->walk.bytes = bytes + copied;                                                             \
 		return copy->walk.done != 0;                                                                                \
 	}                                                                                                              \
-	static __always_inline void fdspan_send_##suffix(const struct fdspan_opened *head, __u64 file, __u64 now_ns)   \
+	static __always_inline void fdspan_send_##suffix(const struct fdspan_opened *head, __u64 file, __u64 now_ns,   \
+							       struct fdspan_copy_##suffix *copy)                      \
 	{                                                                                                              \
 		__u64 seq = fdspan_next_seq();                                                                         \
 		struct fdspan_settings *with = fdspan_settings_get();                                                  \
-		struct fdspan_copy_##suffix copy = {};                                                                 \
                                                                                                                        \
-		copy.to = bpf_ringbuf_reserve(&ring, sizeof(*copy.to), 0);                                             \
-		if (!copy.to) {                                                                                        \
+		copy->to = bpf_ringbuf_reserve(&ring, sizeof(*copy->to), 0);                                             \
+		if (!copy->to) {                                                                                        \
 			fdspan_lost(now_ns);                                                                           \
 			return;                                                                                        \
 		}                                                                                                      \
-		fdspan_walk_start(&copy.walk, file);                                                                   \
-		bpf_loop(FDSPAN_MAX_NAMES, fdspan_copy_name_##suffix, &copy, 0);                                       \
-		__builtin_memcpy(&copy.to->opened, head, sizeof(*head));                                               \
-		fdspan_header(&copy.to->opened.header, FDSPAN_RECORD_OPENED, sizeof(*head) + copy.walk.bytes, seq,     \
+		fdspan_walk_start(&copy->walk, file);                                                                   \
+		bpf_loop(FDSPAN_MAX_NAMES, fdspan_copy_name_##suffix, copy, 0);                                       \
+		__builtin_memcpy(&copy->to->opened, head, sizeof(*head));                                               \
+		fdspan_header(&copy->to->opened.header, FDSPAN_RECORD_OPENED, sizeof(*head) + copy->walk.bytes, seq,     \
 			      now_ns);                                                                                 \
-		copy.to->opened.path_bytes = copy.walk.bytes;                                                          \
-		if (copy.walk.cut || !copy.walk.done)                                                                  \
-			copy.to->opened.path_flags |= FDSPAN_PATH_CUT;                                                 \
-		bpf_ringbuf_submit(copy.to, with ? fdspan_wakeup(with) : 0);                                           \
+		copy->to->opened.path_bytes = copy->walk.bytes;                                                          \
+		if (copy->walk.cut || !copy->walk.done)                                                                  \
+			copy->to->opened.path_flags |= FDSPAN_PATH_CUT;                                                 \
+		bpf_ringbuf_submit(copy->to, with ? fdspan_wakeup(with) : 0);                                           \
 	}
 
 FDSPAN_OPENED_CLASS(short, 160, 32)
@@ -530,16 +530,22 @@ static __always_inline void fdspan_send_opened(struct fdspan_settings *with, str
 	if (head.fs_magic == ANON_INODE_FS_MAGIC)
 		head.path_flags |= FDSPAN_PATH_LABEL;
 
-	struct fdspan_walk walk;
+	/* One after the other in one place. */
+	union {
+		struct fdspan_walk walk;
+		struct fdspan_copy_short in_short;
+		struct fdspan_copy_middle in_middle;
+		struct fdspan_copy_long in_long;
+	} at = {};
 
-	fdspan_walk_start(&walk, file);
-	bpf_loop(FDSPAN_MAX_NAMES, fdspan_measure_name, &walk, 0);
-	if (walk.longest < 32 && walk.bytes <= 160 - 32)
-		fdspan_send_short(&head, file, now_ns);
-	else if (walk.bytes <= 768 - 256)
-		fdspan_send_middle(&head, file, now_ns);
+	fdspan_walk_start(&at.walk, file);
+	bpf_loop(FDSPAN_MAX_NAMES, fdspan_measure_name, &at.walk, 0);
+	if (at.walk.longest < 32 && at.walk.bytes <= 160 - 32)
+		fdspan_send_short(&head, file, now_ns, &at.in_short);
+	else if (at.walk.bytes <= 768 - 256)
+		fdspan_send_middle(&head, file, now_ns, &at.in_middle);
 	else
-		fdspan_send_long(&head, file, now_ns);
+		fdspan_send_long(&head, file, now_ns, &at.in_long);
 }
 
 /* ---- a descriptor's span begins ---- */
@@ -588,22 +594,15 @@ static __always_inline void fdspan_begins(struct fdspan_settings *with, struct f
 		fdspan_send_opened(with, files, fd, file, how, cloexec, id, earliest, latest, now);
 }
 
-/* Three functions: 6.1 allows 512 bytes of stack for all frames together, and each of two takes half. */
-__noinline int fdspan_descriptor_in_scope(__s32 fd, __u32 fresh)
+/*
+ * Whether `fd` of the current task's table, which is new, is one to keep. `doubtful`: the number was read from the caller's memory,
+ * where another thread may have changed it: a descriptor that already has evidence keeps it.
+ */
+__noinline int fdspan_is_kept(__s32 fd, __u32 how, __u32 doubtful)
 {
 	struct files_struct *files = ((struct task_struct *)bpf_get_current_task_btf())->files;
 	__u64 file = fdspan_slot(files, fd);
 	struct fdspan_settings *with = fdspan_settings_get();
-
-	return file && with && fdspan_begin_in_scope(with, file, fdspan_inode(file), fresh);
-}
-
-__noinline int fdspan_descriptor_begins(__s32 fd, __u32 how, __u32 doubtful)
-{
-	struct files_struct *files = ((struct task_struct *)bpf_get_current_task_btf())->files;
-	__u64 file = fdspan_slot(files, fd);
-	struct fdspan_settings *with = fdspan_settings_get();
-	__u64 now = bpf_ktime_get_boot_ns();
 
 	if (!file || !with)
 		return 0;
@@ -616,21 +615,28 @@ __noinline int fdspan_descriptor_begins(__s32 fd, __u32 how, __u32 doubtful)
 		if (times.opened_latest_ns)
 			return 0;
 	}
-	fdspan_begins(with, files, fd, file, inode, how, FDSPAN_CLOEXEC_LOOK, now);
+	return fdspan_begin_in_scope(with, file, inode, how == FDSPAN_HOW_OPEN && !doubtful);
+}
+
+__noinline int fdspan_descriptor_begins(__s32 fd, __u32 how)
+{
+	struct files_struct *files = ((struct task_struct *)bpf_get_current_task_btf())->files;
+	__u64 file = fdspan_slot(files, fd);
+	struct fdspan_settings *with = fdspan_settings_get();
+
+	if (file && with)
+		fdspan_begins(with, files, fd, file, fdspan_inode(file), how, FDSPAN_CLOEXEC_LOOK, bpf_ktime_get_boot_ns());
 	return 0;
 }
 
-/*
- * `fd` of the current task's table is a new descriptor. `doubtful`: the number was read from the caller's memory, where
- * another thread may have changed it: a descriptor that already has evidence keeps it.
- */
+/* In two calls: 6.1 allows 512 bytes of stack for all frames together. */
 static __always_inline void fdspan_opened(__s32 fd, __u16 how, bool doubtful)
 {
 	struct fdspan_settings *with = fdspan_settings_get();
 
-	if (with && (with->scope & FDSPAN_SCOPE_FILES) && !fdspan_descriptor_in_scope(fd, how == FDSPAN_HOW_OPEN && !doubtful))
+	if (!with || ((doubtful || (with->scope & FDSPAN_SCOPE_FILES)) && !fdspan_is_kept(fd, how, doubtful)))
 		return;
-	fdspan_descriptor_begins(fd, how, doubtful);
+	fdspan_descriptor_begins(fd, how);
 }
 
 /* ---- a descriptor's span ends ---- */
