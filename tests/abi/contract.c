@@ -838,6 +838,93 @@ static void part_blocked(void)
 	fdspan_close(tracker);
 }
 
+/* More is open than memory_bytes has room for, and then less. */
+static void part_memory(void)
+{
+	enum { children = 4, each = 15000, pause_every = 100 };
+	const char *many = path_of("many"), *late = path_of("late");
+	int32_t self = getpid();
+	int go[2], ready[2];
+	pid_t pids[children];
+	struct seen seen = {.path = late};
+	struct fdspan_options options = options_for(NULL, 0);
+	struct fdspan_statistics figures = {.size = sizeof(figures)};
+
+	close(make(many)), close(make(late));
+	CHECK(pipe(go) == 0 && pipe(ready) == 0, "pipes");
+	options.trees = &self;
+	options.tree_count = 1;
+	options.memory_bytes = 4 << 20;
+	options.on_event = on_event;
+	options.event_context = &seen;
+	struct fdspan_tracker *tracker = open_tracker(&options);
+
+	for (int i = 0; i < children; i++) {
+		pids[i] = fork();
+		if (pids[i] == 0) {
+			struct rlimit limit;
+			char byte;
+
+			getrlimit(RLIMIT_NOFILE, &limit);
+			limit.rlim_cur = limit.rlim_max;
+			setrlimit(RLIMIT_NOFILE, &limit);
+			/* In a pace that the ring, which is small as well, keeps up with. */
+			for (int n = 0; n < each; n++) {
+				if (open(many, O_RDONLY | O_CLOEXEC) < 0)
+					_exit(1);
+				if (n % pause_every == 0)
+					usleep(2000);
+			}
+			_exit(write(ready[1], "x", 1) != 1 || read(go[0], &byte, 1) != 1);
+		}
+	}
+	struct pollfd wait = {.fd = ready[0], .events = POLLIN};
+	unsigned filled = 0;
+
+	while (filled < children) {
+		char byte;
+
+		run(tracker, 10);
+		while (poll(&wait, 1, 0) == 1 && filled < children)
+			filled += read(ready[0], &byte, 1) == 1;
+	}
+	for (int i = 0; i < 500 && figures.refused_spans == 0; i++) {
+		run(tracker, 20);
+		CHECK_CODE(0, fdspan_get_statistics(tracker, &figures));
+	}
+	CHECK(seen.lost > 0 && figures.refused_spans > 0, "what is refused is told: %" PRIu64 ", %" PRIu64, seen.lost, figures.refused_spans);
+	CHECK(figures.index_bytes <= options.memory_bytes, "the index keeps within its bound: %" PRIu64, figures.index_bytes);
+
+	for (int i = 0; i < children; i++)
+		CHECK(write(go[1], "x", 1) == 1, "write");
+	for (int i = 0; i < children; i++) {
+		int status = 0;
+
+		CHECK(waitpid(pids[i], &status, 0) == pids[i] && status == 0, "a child: %#x", (unsigned)status);
+	}
+	/* There is room again. */
+	int fd = open(late, O_RDONLY | O_CLOEXEC);
+
+	for (int i = 0; i < 500; i++) {
+		run(tracker, 20);
+		if (count_rows(tracker, (struct fdspan_query){.path = late}) == 1 && count_rows(tracker, (struct fdspan_query){.path = many}) == 0)
+			break;
+	}
+	CHECK(count_rows(tracker, (struct fdspan_query){.path = late}) == 1 && count_rows(tracker, (struct fdspan_query){.path = many}) == 0,
+	      "the index is right again: %u, %u", count_rows(tracker, (struct fdspan_query){.path = late}),
+	      count_rows(tracker, (struct fdspan_query){.path = many}));
+	close(fd);
+	for (int i = 0; i < 500 && count_rows(tracker, (struct fdspan_query){.path = late}) != 0; i++)
+		run(tracker, 20);
+	seen.opened = 0;
+	fd = open(late, O_RDONLY | O_CLOEXEC);
+	run_until(tracker, &seen.opened, 1);
+	CHECK(seen.opened == 1, "and follows: %u", seen.opened);
+	close(fd);
+	close(go[0]), close(go[1]), close(ready[0]), close(ready[1]);
+	fdspan_close(tracker);
+}
+
 static unsigned open_descriptors(void)
 {
 	unsigned count = 0;
@@ -1025,6 +1112,8 @@ int main(int argc, char **argv)
 			part_fork();
 		else if (!strcmp(part, "blocked"))
 			part_blocked();
+		else if (!strcmp(part, "memory"))
+			part_memory();
 		else if (!strcmp(part, "guest"))
 			part_guest();
 		else if (!strcmp(part, "dropped"))

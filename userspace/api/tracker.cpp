@@ -52,9 +52,10 @@ constexpr std::size_t catch_up_records = 65536;
 constexpr int max_catch_up_rounds = 64;
 // With an index that is bounded, its size is asked for so often; what a thousand records add is small.
 constexpr std::size_t records_between_measurements = 1024;
-// Of an open descriptor with a description and a path of its own, measured; and what room there has to be before more is taken in.
+// Of an open descriptor with a description and a path of its own, measured.
 constexpr std::uint64_t index_bytes_per_reference = 160;
-constexpr std::uint64_t resume_share = 8;
+// When what is open does not fit, a snapshot that may fit is read so much later.
+constexpr std::uint64_t refit_interval_ns = 1'000'000'000;
 constexpr std::size_t max_examples = 20;
 // A machine never rests as a whole: only a difference that every round shows counts.
 constexpr int verify_rounds = 4;
@@ -103,6 +104,7 @@ struct Tracker::State {
     std::uint64_t next_sweep_ns = 0;
     std::uint64_t next_urgent_sweep_ns = 0;
     bool full = false;                        // max_index_bytes is reached: what begins is refused
+    std::uint64_t refit_ns = 0;               // … until a snapshot from then on fits
     std::size_t unmeasured_records = 0;
     Loss refused_records;                     // not reported yet
     TrackerStatistics figures;
@@ -122,7 +124,10 @@ struct Tracker::State {
     Result<Snapshot> read_snapshot(const std::vector<pid_t>& who, bool census);
     // For a snapshot of `who`, as members() gave them.
     [[nodiscard]] ReconcileOptions reconcile_options(std::vector<pid_t> who) const;
+    // Of the whole scope; of some processes.
     [[nodiscard]] bool fits(const Snapshot& snapshot) const;
+    [[nodiscard]] bool fits_beside(const Snapshot& snapshot) const;
+    void refuse_all();
     void measure();
     Result<std::size_t> process_bpf(const Sink& sink, std::size_t max_events);
     Result<std::size_t> process_procfs(const Sink& sink);
@@ -306,16 +311,19 @@ bool Tracker::State::fits(const Snapshot& snapshot) const {
     return options.max_index_bytes == 0 || snapshot.references.size() * index_bytes_per_reference <= options.max_index_bytes;
 }
 
+bool Tracker::State::fits_beside(const Snapshot& snapshot) const {
+    return options.max_index_bytes == 0 ||
+           index.index_bytes() - index.reusable_bytes() + snapshot.references.size() * index_bytes_per_reference <= options.max_index_bytes;
+}
+
+void Tracker::State::refuse_all() {
+    full = true;
+    refit_ns = boottime_now_ns() + refit_interval_ns;
+}
+
 void Tracker::State::measure() {
     unmeasured_records = 0;
-    const std::uint64_t bytes = index.index_bytes();
-    if (bytes >= options.max_index_bytes) {
-        full = true;
-    } else if (full && bytes <= options.max_index_bytes - options.max_index_bytes / resume_share) {
-        // A snapshot brings what was refused.
-        full = false;
-        lossy_since_ns = last_loss_ns = boottime_now_ns();
-    }
+    if (index.index_bytes() - index.reusable_bytes() >= options.max_index_bytes) refuse_all();
 }
 
 // Only what makes the index larger; ends make it smaller.
@@ -421,9 +429,10 @@ Result<void> Tracker::State::resync(const Sink& sink) {
     ++figures.resyncs;
     // What is open does not fit: the index stays as it is, and says so through what it refuses.
     if (!fits(*snapshot)) {
-        full = true;
+        refuse_all();
         return {};
     }
+    full = false;
     if (auto done = resync_with(*snapshot, reconcile_options(*who), sink); !done) return done;
     if (options.max_index_bytes != 0) measure();
     if (reader) {
@@ -470,7 +479,8 @@ Result<void> Tracker::State::sweep_unlinked(const Sink& sink) {
         how.report = false;
         auto snapshot = read_snapshot(how.pids, false);
         if (!snapshot) return tl::unexpected(snapshot.error());
-        if (auto done = resync_with(*snapshot, how, sink); !done) return done;
+        if (!fits_beside(*snapshot)) refuse_all();
+        else if (auto done = resync_with(*snapshot, how, sink); !done) return done;
     }
     removals.after_sweep(sink);
     const std::uint64_t ended = boottime_now_ns();
@@ -501,25 +511,24 @@ Result<std::size_t> Tracker::State::process_bpf(const Sink& sink, std::size_t ma
         }
     }
     if (refused_records.records != 0) note_record_loss(std::exchange(refused_records, {}), LossReason::index_full, counting);
-    if (full) {
-        lossy_since_ns = 0;
-        measure();
-    }
 
     look_for_skipped(counting);
+    if (full) lossy_since_ns = 0;
+    const bool room_again = full && now >= refit_ns;
     const bool loss_settled = lossy_since_ns != 0 && (now - last_loss_ns > resync_delay_ns || now - lossy_since_ns > resync_deadline_ns);
     const bool reconcile_due = next_reconcile_ns != 0 && now >= next_reconcile_ns;
-    if (loss_settled || reconcile_due) {
+    if (loss_settled || reconcile_due || room_again) {
         if (auto done = resync(counting); !done) return tl::unexpected(done.error());
         if (next_reconcile_ns != 0) next_reconcile_ns = boottime_now_ns() + options.reconcile_interval_ns;
-    } else if (index.incomplete_count() != 0 && now >= next_completion_ns) {
+    } else if (!full && index.incomplete_count() != 0 && now >= next_completion_ns) {
         std::vector<pid_t> incomplete = index.incomplete();
         auto snapshot = read_snapshot(incomplete, true);
         if (!snapshot) return tl::unexpected(snapshot.error());
         ReconcileOptions how;
         how.pids = std::move(incomplete);
         how.report = false;
-        if (auto done = resync_with(*snapshot, how, counting); !done) return tl::unexpected(done.error());
+        if (!fits_beside(*snapshot)) refuse_all();
+        else if (auto done = resync_with(*snapshot, how, counting); !done) return tl::unexpected(done.error());
         next_completion_ns = now + completion_interval_ns;
     }
     if (all) removals.settle(counting);
@@ -621,6 +630,7 @@ Result<void> Tracker::set_ready(bool on) {
 std::optional<std::uint64_t> Tracker::deadline_boottime_ns() const {
     std::uint64_t next_ns = state_->next_reconcile_ns;
     if (const std::uint64_t due = state_->sweep_due_ns(); due != 0 && (next_ns == 0 || due < next_ns)) next_ns = due;
+    if (state_->full && (next_ns == 0 || state_->refit_ns < next_ns)) next_ns = state_->refit_ns;
     if (next_ns == 0) return std::nullopt;
     return next_ns;
 }

@@ -1644,6 +1644,11 @@ std::size_t Index::index_bytes() const {
     return bytes;
 }
 
+std::size_t Index::reusable_bytes() const {
+    return processes_.reusable_bytes() + tables_.reusable_bytes() + pages_.reusable_bytes() + descriptions_.reusable_bytes() +
+           held_.reusable_bytes() + times_.reusable_bytes() + paths_.reusable_bytes();
+}
+
 std::string Index::check() const {
     // Every filled slot stands in its description's list, once; every page knows its tables.
     std::unordered_map<std::uint64_t, unsigned> refs;  // description << 32 | ref

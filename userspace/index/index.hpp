@@ -127,6 +127,8 @@ public:
 
     [[nodiscard]] IndexCounts counts() const;
     [[nodiscard]] std::size_t index_bytes() const;
+    // Of these, what ended spans have left for those that come: memory is used again, and not given back.
+    [[nodiscard]] std::size_t reusable_bytes() const;
 
     // Throws away nothing; checks every invariant between the structures and returns the first one that is broken ("" if none).
     // For tests: costs O(everything).

@@ -55,6 +55,7 @@ public:
         time = fresh;
     }
     [[nodiscard]] std::size_t bytes() const { return cells_.bytes(); }
+    [[nodiscard]] std::size_t reusable_bytes() const { return cells_.reusable_bytes(); }
     [[nodiscard]] std::uint32_t cells() const { return cells_.used(); }
 
 private:

@@ -35,6 +35,7 @@ std::uint32_t NameStore::store(std::string_view text) {
     std::uint32_t name = units < free_.size() ? free_[units] : 0;
     if (name != 0) {
         std::memcpy(&free_[units], at(name), sizeof(std::uint32_t));
+        free_units_ -= units;
     } else {
         if (chunks_.empty() || next_ + units > 1U << chunk_bits) {
             chunks_.push_back(std::make_unique<char[]>(std::size_t{unit_bytes} << chunk_bits));
@@ -62,6 +63,7 @@ void NameStore::release(std::uint32_t name) {
     if (units >= free_.size()) free_.resize(units + 1, 0);
     std::memcpy(at(name), &free_[units], sizeof(std::uint32_t));
     free_[units] = name;
+    free_units_ += units;
 }
 
 std::size_t NameStore::bytes() const {

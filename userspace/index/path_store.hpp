@@ -21,6 +21,7 @@ public:
     void release(std::uint32_t name);
     [[nodiscard]] std::string_view get(std::uint32_t name) const;
     [[nodiscard]] std::size_t bytes() const;
+    [[nodiscard]] std::size_t reusable_bytes() const { return free_units_ * unit_bytes; }
 
 private:
     static constexpr unsigned unit_bytes = 4;
@@ -34,6 +35,7 @@ private:
 
     std::vector<std::unique_ptr<char[]>> chunks_;
     std::uint32_t next_ = 0;              // unit number in the newest chunk
+    std::size_t free_units_ = 0;
     std::vector<std::uint32_t> free_;     // by units: the first free block; each holds the number of the next
 };
 
@@ -81,6 +83,7 @@ public:
 
     [[nodiscard]] std::uint32_t directories() const { return nodes_.used(); }
     [[nodiscard]] std::size_t bytes() const;
+    [[nodiscard]] std::size_t reusable_bytes() const { return names_.reusable_bytes() + nodes_.reusable_bytes(); }
 
 private:
     [[nodiscard]] static std::uint64_t hash(Dir parent, std::string_view name);

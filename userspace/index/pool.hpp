@@ -38,6 +38,8 @@ public:
         return (chunks_.size() << chunk_bits) * sizeof(T) + chunks_.capacity() * sizeof(chunks_[0]) +
                free_.capacity() * sizeof(std::uint32_t);
     }
+    // Of bytes(): what entries that come will take first.
+    [[nodiscard]] std::size_t reusable_bytes() const { return ((chunks_.size() << chunk_bits) - used_) * sizeof(T); }
 
 private:
     static constexpr std::uint32_t mask = (1U << chunk_bits) - 1;
