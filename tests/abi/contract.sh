@@ -11,9 +11,9 @@ expect_quiet() { # WHAT
     [ ! -s "$work/err" ] || fail "$1: nothing on stderr: $(head -c 600 "$work/err")"
 }
 
-contract "$work/contract" auto misuse events callbacks queries filters files cgroup fork guest
+contract "$work/contract" auto misuse events callbacks queries filters files cgroup fork guest memory
 expect_quiet "the best backend"
-contract "$work/contract" procfs misuse events callbacks queries filters files cgroup fork guest
+contract "$work/contract" procfs misuse events callbacks queries filters files cgroup fork guest memory
 expect_quiet "procfs"
 contract "$work/contract" auto blocked
 expect_quiet "a host that blocks"
