@@ -18,7 +18,7 @@ std::uint64_t hash_bytes(std::string_view text, std::uint64_t seed) {
         text.remove_prefix(8);
     }
     std::uint64_t word = 0;
-    std::memcpy(&word, text.data(), text.size());
+    if (!text.empty()) std::memcpy(&word, text.data(), text.size());  // what is empty may have no address
     return mix(state ^ mix(word));
 }
 
