@@ -4,7 +4,7 @@
 set -euo pipefail
 export PATH=$PATH:/usr/sbin
 backend=${BACKEND:-auto}
-rounds=${ROUNDS:-12}
+rounds=${ROUNDS:-8}
 pins=/sys/fs/bpf
 if [[ $EUID -ne 0 || $(stat -f -c %T "$pins") != bpf_fs ]]; then
   echo "needs root and a bpffs on $pins"
