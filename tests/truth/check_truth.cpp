@@ -513,6 +513,7 @@ void Checker::check_live() {
     std::set<pid_t> ours;
     std::map<std::pair<pid_t, int>, std::vector<Json>> opened, closed;
     std::uint64_t lost = 0;
+    int skipped = 0;
     const pid_t program_pid = program.pid();
     bool program_exited = false;
     const auto take_event = [&](const std::string& text) {
@@ -524,7 +525,11 @@ void Checker::check_live() {
         }
         Json event = Json::parse(text);
         const std::string kind = event.at("event").get<std::string>();
-        if (kind == "lost") lost++;
+        if (kind == "lost" && event.at("reason") == "hook-skipped") {
+            skipped++;
+        } else if (kind == "lost") {
+            lost++;
+        }
         if (kind == "exit" && event.at("pid").get<pid_t>() == program_pid) program_exited = true;
         if ((kind != "opened" && kind != "closed") || !event.contains("fd")) return;
         auto& events = kind == "opened" ? opened : closed;
@@ -542,7 +547,10 @@ void Checker::check_live() {
     ::usleep(200'000);
     watch.send_signal(SIGINT);
     while (watch.line(line)) take_event(line);
-    if (const int code = watch.wait(); code != 0) fail("fdspan watch exits " + std::to_string(code));
+    // A hook that the kernel skips is nobody's fault here: it has to be told, and every span below be right all the same.
+    const int code = watch.wait();
+    if (code != (skipped > 0 ? 3 : 0)) fail("fdspan watch exits " + std::to_string(code));
+    if (skipped > 0) std::printf("the kernel skipped hooks, told %d times\n", skipped);
     if (lost > 0) fail("watch lost events, " + std::to_string(lost) + " times");
 
     const auto owes = [this](const Record& record) {
