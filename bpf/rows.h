@@ -35,7 +35,7 @@ struct fdspan_process_row {
 	fdspan_u32 ppid; /* 0: outside the reader's pid namespace */
 	fdspan_u32 uid;  /* real, in the initial user namespace */
 	fdspan_u32 task_flags; /* PF_* */
-	fdspan_u32 pad;
+	fdspan_u32 slots; /* of its descriptor table, open or not; 0: none is open */
 	char comm[64]; /* kernel threads may have longer ones than 15 */
 };
 FDSPAN_ASSERT_SIZE(struct fdspan_process_row, 104);
@@ -88,6 +88,8 @@ FDSPAN_ASSERT_SIZE(struct fdspan_row, 200);
 #define FDSPAN_ROW_OPENED_BY_EXEC 256u /* EXE, MEM: the description is one that execve(2) made */
 #define FDSPAN_ROW_FORKED 512u      /* and the process has it from its parent: it did no exec itself */
 
+#define FDSPAN_MAX_READERS 8 /* threads that read at once */
+
 #define FDSPAN_MAX_TYPES 1024 /* a power of two, more than the object has types of its own */
 
 #define FDSPAN_PATH_BYTES 4096 /* PATH_MAX, and what readlink(2) of a magic link is limited to (fs/proc/base.c) */
@@ -99,7 +101,7 @@ struct fdspan_iteration {
 	fdspan_u32 deleted_only;
 	fdspan_u32 filtered; /* 1: only processes in `wanted` */
 	fdspan_u32 census;
-	fdspan_u64 census_began_ns;
+	fdspan_u64 began_ns;
 	fdspan_u32 kinds; /* 1 << fdspan_row_kind */
 	fdspan_u32 linked; /* with deleted_only, files that have links left too: FDSPAN_LINKED_* */
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Snapshots: iterators over all tasks, their descriptors and their mappings. One object per reader, and a reader reads with
- * one thread: the scratch row is the object's own and is never used twice at once.
+ * Snapshots: iterators over all tasks, their descriptors and their mappings. One object per reader; each of its threads
+ * that read at once has a place of its own for the row at hand (struct fdspan_private).
  * The iterators show the pid namespace of the one who opened them; so do the rows.
  */
 #include "kernel.h"
@@ -28,10 +28,8 @@ const volatile bool fdspan_have_places = false;
 
 struct fdspan_iteration iteration;
 
-struct {
-	struct fdspan_row row;
-	char text[FDSPAN_PATH_BYTES + FDSPAN_NAME_BYTES];
-} scratch;
+/* Thread ids, in the initial namespace, of the threads that read beside the first. */
+__u32 readers[FDSPAN_MAX_READERS];
 
 /* On the way from a dentry up to the root. */
 struct fdspan_steps {
@@ -45,9 +43,17 @@ struct fdspan_steps {
 	__u32 pad;
 };
 
-/* What user space must not see, unlike .bss. */
+/* What user space must not see, unlike .bss, and what one thread that reads has for itself. */
 struct fdspan_private {
+	struct fdspan_row row;
+	char text[FDSPAN_PATH_BYTES + FDSPAN_NAME_BYTES]; /* right behind the row */
 	__u64 number; /* see fdspan_number */
+	/* Whose rows these are, which is the same for all descriptors of a table. */
+	__u64 task;
+	__u64 began_ns; /* of the read */
+	__u32 task_pid;
+	__u32 skipped; /* nobody asked for them */
+	struct fdspan_row_header header;
 	__u64 ext4;   /* struct file_system_type * of ext4, once met */
 	/* In a map, where the verifier takes them for any value: on the stack it would follow each length a path may have. */
 	struct fdspan_steps steps;
@@ -55,7 +61,7 @@ struct fdspan_private {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, FDSPAN_MAX_READERS);
 	__type(key, __u32);
 	__type(value, struct fdspan_private);
 } private_state SEC(".maps");
@@ -173,11 +179,22 @@ static __always_inline __u64 fdspan_number(struct fdspan_private *own, const voi
 /* A field that is a pointer, as a number. */
 #define FDSPAN_FOLLOW(own, type, number, field) fdspan_number(own, FDSPAN_GET(type, number, field))
 
-static __always_inline struct fdspan_private *fdspan_private_get(void)
+static __always_inline struct fdspan_private *fdspan_private_of(__u32 reader)
 {
-	__u32 zero = 0;
+	return bpf_map_lookup_elem(&private_state, &reader);
+}
 
-	return bpf_map_lookup_elem(&private_state, &zero);
+/* Which of the threads that read runs this program: an iterator's programs run inside its read(2). */
+static __always_inline __u32 fdspan_reader(void)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+
+#pragma unroll
+	for (__u32 i = 1; i < FDSPAN_MAX_READERS; i++) {
+		if (readers[i] == tid)
+			return i;
+	}
+	return 0;
 }
 
 /*
@@ -214,43 +231,64 @@ static __always_inline __u32 fdspan_pid_number(__u64 reader, __u64 pid)
 	return seen.ns == own.ns ? (__u32)seen.nr : 0;
 }
 
-__noinline __u32 fdspan_tid(__u64 task)
+__noinline __u32 fdspan_tid(__u32 reader, __u64 task)
 {
-	struct fdspan_private *own = fdspan_private_get();
+	struct fdspan_private *own = fdspan_private_of(reader);
 
 	if (!own)
 		return 0;
 	__u64 current = fdspan_number(own, (void *)bpf_get_current_task());
-	__u64 reader = FDSPAN_FOLLOW(own, struct task_struct, current, thread_pid);
+	__u64 asking = FDSPAN_FOLLOW(own, struct task_struct, current, thread_pid);
 
-	if (FDSPAN_GET(struct pid, reader, level) == 0)
+	if (FDSPAN_GET(struct pid, asking, level) == 0)
 		return FDSPAN_GET(struct task_struct, task, pid);
-	return fdspan_pid_number(reader, FDSPAN_FOLLOW(own, struct task_struct, task, thread_pid));
+	return fdspan_pid_number(asking, FDSPAN_FOLLOW(own, struct task_struct, task, thread_pid));
 }
 
-/* Whose row comes next, into scratch.row; 0 if nobody asked for it. */
-__noinline int fdspan_begin_row(__u64 task, __u32 kind)
+/* Whose rows come next, as far as all of them share it; 0 if nobody asked for them. */
+__noinline int fdspan_begin_task(__u32 reader, __u64 task)
 {
-	struct fdspan_private *own = fdspan_private_get();
-	struct fdspan_row *row = &scratch.row;
+	struct fdspan_private *own = fdspan_private_of(reader);
 
 	if (!own)
 		return 0;
 	__u64 leader = FDSPAN_FOLLOW(own, struct task_struct, task, group_leader);
-	__u32 pid = fdspan_tid(leader);
+	__u32 pid = fdspan_tid(reader, leader);
+	struct fdspan_row_header *header = &own->header;
 
-	if (iteration.filtered && !bpf_map_lookup_elem(&wanted, &pid))
-		return 0;
+	own->task = task;
+	own->began_ns = iteration.began_ns;
+	own->task_pid = FDSPAN_GET(struct task_struct, task, pid);
+	own->skipped = iteration.filtered && !bpf_map_lookup_elem(&wanted, &pid);
+	header->size = 0;
+	header->kind = 0;
+	header->text_bytes = 0;
+	header->pid = pid;
+	header->tid = task == leader ? pid : fdspan_tid(reader, task);
+	header->started_ns = FDSPAN_GET(struct task_struct, leader, start_boottime);
+	return !own->skipped;
+}
+
+/* The next row of the task of fdspan_begin_task. */
+static __always_inline void fdspan_next_row(struct fdspan_private *own, __u32 kind)
+{
+	struct fdspan_row *row = &own->row;
+
 	__builtin_memset(row, 0, sizeof(*row));
+	row->header = own->header;
 	row->header.kind = kind;
-	row->header.pid = pid;
-	row->header.tid = task == leader ? pid : fdspan_tid(task);
-	row->header.started_ns = FDSPAN_GET(struct task_struct, leader, start_boottime);
 	row->fd = -1;
 	row->mnt_id = -1;
 	if (iteration.fields & FDSPAN_WANT_TIMES)
 		row->at_ns = bpf_ktime_get_boot_ns();
-	return 1;
+}
+
+static __always_inline bool fdspan_begin_row(__u32 reader, struct fdspan_private *own, __u64 task, __u32 kind)
+{
+	if (!fdspan_begin_task(reader, task))
+		return false;
+	fdspan_next_row(own, kind);
+	return true;
 }
 
 /* Syscalls of 32-bit tasks have other tracepoints: what they did to their table was not seen. */
@@ -301,9 +339,8 @@ struct inode___times {
 	struct timespec64 i_ctime;
 } __attribute__((preserve_access_index));
 
-static __always_inline void fdspan_fill_birth(__u64 inode, __s64 seconds, long nanoseconds)
+static __always_inline void fdspan_fill_birth(struct fdspan_row *row, __u64 inode, __s64 seconds, long nanoseconds)
 {
-	struct fdspan_row *row = &scratch.row;
 	struct inode___times *times = NULL;
 
 	if (seconds <= 0)
@@ -340,29 +377,29 @@ static __always_inline void fdspan_fill_ext4(struct fdspan_private *own, __u64 i
 	__u64 promised = FDSPAN_GET(struct ext4_inode_info, info, i_reserved_data_blocks);
 
 	if (promised || FDSPAN_GET(struct ext4_inode_info, info, i_inline_off))
-		scratch.row.flags |= FDSPAN_ROW_ASK_STAT;
+		own->row.flags |= FDSPAN_ROW_ASK_STAT;
 	/* For whom there is nothing to ask; with clusters of several blocks it is less than what stat says. */
-	scratch.row.blocks += promised << (FDSPAN_GET(struct super_block, sb, s_blocksize_bits) - 9 & 31);
+	own->row.blocks += promised << (FDSPAN_GET(struct super_block, sb, s_blocksize_bits) - 9 & 31);
 	if (iteration.fields & FDSPAN_WANT_TIMES)
-		fdspan_fill_birth(inode, FDSPAN_GET(struct ext4_inode_info, info, i_crtime.tv_sec),
+		fdspan_fill_birth(&own->row, inode, FDSPAN_GET(struct ext4_inode_info, info, i_crtime.tv_sec),
 				  FDSPAN_GET(struct ext4_inode_info, info, i_crtime.tv_nsec));
 }
 
-static __always_inline void fdspan_fill_shmem(__u64 inode)
+static __always_inline void fdspan_fill_shmem(struct fdspan_row *row, __u64 inode)
 {
 	if (!(iteration.fields & FDSPAN_WANT_TIMES) || !bpf_core_field_exists(((struct shmem_inode_info *)0)->i_crtime))
 		return;
 	__u64 info = inode - bpf_core_field_offset(struct shmem_inode_info, vfs_inode);
 
-	fdspan_fill_birth(inode, FDSPAN_GET(struct shmem_inode_info, info, i_crtime.tv_sec),
+	fdspan_fill_birth(row, inode, FDSPAN_GET(struct shmem_inode_info, info, i_crtime.tv_sec),
 			  FDSPAN_GET(struct shmem_inode_info, info, i_crtime.tv_nsec));
 }
 
-/* The file's part of scratch.row. */
-__noinline int fdspan_fill_inode(__u64 inode)
+/* The file's part of the reader's row. */
+__noinline int fdspan_fill_inode(__u32 reader, __u64 inode)
 {
-	struct fdspan_private *own = fdspan_private_get();
-	struct fdspan_row *row = &scratch.row;
+	struct fdspan_private *own = fdspan_private_of(reader);
+	struct fdspan_row *row = &own->row;
 
 	if (!own)
 		return 0;
@@ -380,7 +417,7 @@ __noinline int fdspan_fill_inode(__u64 inode)
 	if (magic == EXT4_SUPER_MAGIC)
 		fdspan_fill_ext4(own, inode, sb);
 	else if (magic == TMPFS_MAGIC)
-		fdspan_fill_shmem(inode);
+		fdspan_fill_shmem(row, inode);
 	else if (!fdspan_inode_tells(magic))
 		row->flags |= FDSPAN_ROW_ASK_STAT;
 	if (row->flags & FDSPAN_ROW_ASK_STAT)
@@ -401,9 +438,9 @@ static __always_inline bool fdspan_unlinked(__u64 dentry)
 }
 
 /* Whether a read of deleted files only is not about this one. */
-__noinline int fdspan_left_out(__u64 inode, __u64 dentry)
+__noinline int fdspan_left_out(__u32 reader, __u64 inode, __u64 dentry)
 {
-	struct fdspan_private *own = fdspan_private_get();
+	struct fdspan_private *own = fdspan_private_of(reader);
 
 	if (!own || !iteration.deleted_only || !FDSPAN_GET(struct inode, inode, i_nlink))
 		return 0;
@@ -420,9 +457,10 @@ static __always_inline bool fdspan_pseudo(__u64 dentry, __u64 mnt)
 	       (__u64)FDSPAN_GET(struct vfsmount, mnt, mnt_root) != dentry;
 }
 
-static __always_inline void fdspan_fill_label(struct fdspan_row *row, __u64 dentry)
+static __always_inline void fdspan_fill_label(struct fdspan_private *own, __u64 dentry)
 {
-	long copied = bpf_probe_read_kernel_str(scratch.text, FDSPAN_LABEL_BYTES,
+	struct fdspan_row *row = &own->row;
+	long copied = bpf_probe_read_kernel_str(own->text, FDSPAN_LABEL_BYTES,
 						FDSPAN_GET(struct dentry, dentry, d_name.name));
 
 	if (copied > 0)
@@ -433,7 +471,7 @@ static __always_inline void fdspan_fill_label(struct fdspan_row *row, __u64 dent
 /* The path of the file that the iterator holds, or as much of its name as decides what it is. */
 static __always_inline void fdspan_fill_path(struct fdspan_private *own, struct file *held, __u64 file)
 {
-	struct fdspan_row *row = &scratch.row;
+	struct fdspan_row *row = &own->row;
 	__u64 dentry = FDSPAN_FOLLOW(own, struct file, file, f_path.dentry);
 	__u32 magic = row->fs_magic;
 	bool unlinked = fdspan_unlinked(dentry);
@@ -443,16 +481,16 @@ static __always_inline void fdspan_fill_path(struct fdspan_private *own, struct 
 	if (magic == PIPEFS_MAGIC || magic == SOCKFS_MAGIC)
 		return; /* the path is "pipe:[INO]": user space can write that */
 	if (magic == ANON_INODE_FS_MAGIC) {
-		fdspan_fill_label(row, dentry);
+		fdspan_fill_label(own, dentry);
 		return;
 	}
 	if (iteration.fields & FDSPAN_WANT_PATH) {
-		long bytes = bpf_d_path(&held->f_path, scratch.text, FDSPAN_PATH_BYTES);
+		long bytes = bpf_d_path(&held->f_path, own->text, FDSPAN_PATH_BYTES);
 
 		if (fdspan_unlinked(dentry) != unlinked) {
 			/* Unlinked at this moment; a second look finds it done. */
 			unlinked = true;
-			bytes = bpf_d_path(&held->f_path, scratch.text, FDSPAN_PATH_BYTES);
+			bytes = bpf_d_path(&held->f_path, own->text, FDSPAN_PATH_BYTES);
 		}
 		if (bytes > 0) {
 			row->header.text_bytes = bytes - 1;
@@ -461,7 +499,7 @@ static __always_inline void fdspan_fill_path(struct fdspan_private *own, struct 
 			row->flags |= FDSPAN_ROW_CUT;
 		}
 	} else if (unlinked || (row->flags & FDSPAN_ROW_PSEUDO)) {
-		fdspan_fill_label(row, dentry);
+		fdspan_fill_label(own, dentry);
 	}
 	if (unlinked)
 		row->flags |= FDSPAN_ROW_MARKED;
@@ -474,7 +512,7 @@ static __always_inline void fdspan_fill_path(struct fdspan_private *own, struct 
 /* One step of fs/d_path.c, prepend_path. */
 static long fdspan_step(__u32 index, void *context)
 {
-	struct fdspan_private *own = fdspan_private_get();
+	struct fdspan_private *own = fdspan_private_of(*(__u32 *)context);
 
 	if (!own)
 		return 1;
@@ -506,7 +544,7 @@ static long fdspan_step(__u32 index, void *context)
 	steps->done = 0;
 	if (bytes >= FDSPAN_PATH_BYTES)
 		return 1;
-	long copied = bpf_probe_read_kernel_str(scratch.text + bytes, FDSPAN_NAME_BYTES,
+	long copied = bpf_probe_read_kernel_str(own->text + bytes, FDSPAN_NAME_BYTES,
 						FDSPAN_GET(struct dentry, dentry, d_name.name));
 
 	if (copied <= 0)
@@ -517,11 +555,11 @@ static long fdspan_step(__u32 index, void *context)
 	return ends;
 }
 
-/* The path of (dentry, mnt), as seen from the reader's root, as names in scratch. */
-__noinline int fdspan_fill_steps(__u64 dentry, __u64 mnt)
+/* The path of (dentry, mnt), as seen from the reader's root, as names behind the row. */
+__noinline int fdspan_fill_steps(__u32 reader, __u64 dentry, __u64 mnt)
 {
-	struct fdspan_private *own = fdspan_private_get();
-	struct fdspan_row *row = &scratch.row;
+	struct fdspan_private *own = fdspan_private_of(reader);
+	struct fdspan_row *row = &own->row;
 
 	if (!own)
 		return 0;
@@ -537,7 +575,7 @@ __noinline int fdspan_fill_steps(__u64 dentry, __u64 mnt)
 	row->header.text_bytes = 0;
 	if (fdspan_unlinked(dentry))
 		row->flags |= FDSPAN_ROW_MARKED;
-	bpf_loop(FDSPAN_MAX_STEPS, fdspan_step, NULL, 0);
+	bpf_loop(FDSPAN_MAX_STEPS, fdspan_step, &reader, 0);
 	row->flags |= steps->flags;
 	if (!steps->done || steps->bytes > FDSPAN_PATH_BYTES) {
 		row->flags |= FDSPAN_ROW_CUT;
@@ -548,20 +586,20 @@ __noinline int fdspan_fill_steps(__u64 dentry, __u64 mnt)
 	return 0;
 }
 
-/* Everything about the file of (dentry, mnt), into scratch.row; 0: it is not what was asked for. */
-__noinline int fdspan_fill_place(__u64 dentry, __u64 mnt)
+/* Everything about the file of (dentry, mnt), into the reader's row; 0: it is not what was asked for. */
+__noinline int fdspan_fill_place(__u32 reader, __u64 dentry, __u64 mnt)
 {
-	struct fdspan_private *own = fdspan_private_get();
+	struct fdspan_private *own = fdspan_private_of(reader);
 
 	if (!own)
 		return 0;
 	__u64 inode = FDSPAN_FOLLOW(own, struct dentry, dentry, d_inode);
 
-	if (fdspan_left_out(inode, dentry))
+	if (fdspan_left_out(reader, inode, dentry))
 		return 0;
-	fdspan_fill_inode(inode);
-	scratch.row.mnt_id = FDSPAN_GET(struct mount, fdspan_mount_of(mnt), mnt_id);
-	fdspan_fill_steps(dentry, mnt);
+	fdspan_fill_inode(reader, inode);
+	own->row.mnt_id = FDSPAN_GET(struct mount, fdspan_mount_of(mnt), mnt_id);
+	fdspan_fill_steps(reader, dentry, mnt);
 	return 1;
 }
 
@@ -596,18 +634,18 @@ static __always_inline bool fdspan_backing(struct fdspan_private *own, __u64 fil
 
 /* ---- rows ---- */
 
-static __always_inline void fdspan_write_row(struct seq_file *seq)
+static __always_inline void fdspan_write_row(struct fdspan_private *own, struct seq_file *seq)
 {
-	__u32 size = sizeof(scratch.row) + scratch.row.header.text_bytes;
+	__u32 size = sizeof(own->row) + own->row.header.text_bytes;
 
-	if (size > sizeof(scratch))
+	if (size > sizeof(own->row) + sizeof(own->text))
 		return;
-	scratch.row.header.size = size;
-	bpf_seq_write(seq, &scratch, size);
+	own->row.header.size = size;
+	bpf_seq_write(seq, own, size);
 }
 
 /* A description that no hook saw being opened: it is open now. */
-__noinline int fdspan_census_description(__u64 file, __u64 inode)
+__noinline int fdspan_census_description(__u64 file, __u64 inode, __u64 now)
 {
 	struct fdspan_description *known = bpf_map_lookup_elem(&descriptions, &file);
 
@@ -616,7 +654,7 @@ __noinline int fdspan_census_description(__u64 file, __u64 inode)
 	if (known)
 		bpf_map_delete_elem(&descriptions, &file);
 	struct fdspan_description found = {
-		.opened_latest_ns = scratch.row.at_ns,
+		.opened_latest_ns = now,
 		.id = fdspan_hidden(file),
 		.inode = inode,
 		.fd = -1,
@@ -635,10 +673,9 @@ struct fdspan_chunk empty_chunk;
  * Slot (table, fd) has no evidence: it is filled now. Only tables that no census met before take part; in the others the
  * bits are as old as census_ns says.
  */
-__noinline int fdspan_census_slot(__u64 table, __u32 fd, __u32 owner)
+__noinline int fdspan_census_slot(__u64 table, __u32 fd, __u32 owner, __u64 now)
 {
 	struct fdspan_table *known = bpf_map_lookup_elem(&tables, &table);
-	__u64 now = scratch.row.at_ns;
 
 	if (!known) {
 		struct fdspan_table found = {.census_ns = now, .owner = owner};
@@ -650,7 +687,7 @@ __noinline int fdspan_census_slot(__u64 table, __u32 fd, __u32 owner)
 			return 0;
 		}
 	}
-	if (known->census_ns && known->census_ns < iteration.census_began_ns)
+	if (known->census_ns && known->census_ns < iteration.began_ns)
 		return 0;
 	if (fd >= FDSPAN_INLINE_WORDS * FDSPAN_WORD_BITS) {
 		struct fdspan_chunk_key key = {
@@ -674,22 +711,25 @@ __noinline int fdspan_census_slot(__u64 table, __u32 fd, __u32 owner)
 	return 0;
 }
 
-/* The times of a descriptor into scratch.row. */
-__noinline int fdspan_fill_descriptor(__u64 task, __u64 table, __u64 file, __u64 inode)
+/* The times of a descriptor into the reader's row. */
+__noinline int fdspan_fill_descriptor(__u32 reader, __u64 task, __u64 table, __u64 file, __u64 inode)
 {
+	struct fdspan_private *own = fdspan_private_of(reader);
 	struct fdspan_settings *with = fdspan_settings_get();
-	struct fdspan_row *row = &scratch.row;
 	struct fdspan_times times = {};
 
-	if (!with)
+	if (!own || !with)
 		return 0;
+	struct fdspan_row *row = &own->row;
+
 	if (fdspan_have_times) {
 		/* First: what the census enters is no evidence for what came before it. */
 		fdspan_join(table, row->fd, file, inode, fdspan_task_trusted(with, task), &times);
 		if (iteration.census) {
-			fdspan_census_description(file, inode);
+			fdspan_census_description(file, inode, row->at_ns);
 			if (!times.opened_latest_ns)
-				fdspan_census_slot(table, row->fd, FDSPAN_GET(struct task_struct, task, tgid));
+				fdspan_census_slot(table, row->fd, FDSPAN_GET(struct task_struct, task, tgid),
+						   row->at_ns);
 		}
 	}
 	row->opened_earliest_ns = times.opened_earliest_ns;
@@ -700,11 +740,11 @@ __noinline int fdspan_fill_descriptor(__u64 task, __u64 table, __u64 file, __u64
 	return 0;
 }
 
-/* The description behind a mapping or an executable, into scratch.row. */
-__noinline int fdspan_fill_description(__u64 task, __u64 file, __u32 backing)
+/* The description behind a mapping or an executable, into the reader's row. */
+__noinline int fdspan_fill_description(__u32 reader, __u64 task, __u64 file, __u32 backing)
 {
-	struct fdspan_private *own = fdspan_private_get();
-	struct fdspan_row *row = &scratch.row;
+	struct fdspan_private *own = fdspan_private_of(reader);
+	struct fdspan_row *row = &own->row;
 
 	if (!own)
 		return 0;
@@ -730,7 +770,7 @@ __noinline int fdspan_fill_description(__u64 task, __u64 file, __u32 backing)
 	if (by_exec || backing)
 		return 0;
 	if (iteration.census)
-		fdspan_census_description(file, inode);
+		fdspan_census_description(file, inode, row->at_ns);
 	struct fdspan_description *description = fdspan_description_of(file, inode);
 
 	if (description) {
@@ -745,26 +785,33 @@ __noinline int fdspan_fill_description(__u64 task, __u64 file, __u32 backing)
 SEC("iter/task_file")
 int fdspan_task_file(struct bpf_iter__task_file *ctx)
 {
-	struct fdspan_private *own = fdspan_private_get();
+	__u32 reader = fdspan_reader();
+	struct fdspan_private *own = fdspan_private_of(reader);
 	struct file *held = ctx->file;
-	struct fdspan_row *row = &scratch.row;
 
 	if (!own || !ctx->task || !held)
 		return 0;
+	struct fdspan_row *row = &own->row;
 	__u64 task = fdspan_number(own, ctx->task), file = fdspan_number(own, held);
 	__u64 inode = FDSPAN_FOLLOW(own, struct file, file, f_inode);
 	__u32 fd = ctx->fd;
 
-	if (iteration.deleted_only && fdspan_left_out(inode, FDSPAN_FOLLOW(own, struct file, file, f_path.dentry)))
+	if (iteration.deleted_only && fdspan_left_out(reader, inode, FDSPAN_FOLLOW(own, struct file, file, f_path.dentry)))
 		return 0;
-	if (!fdspan_begin_row(task, FDSPAN_ROW_FD))
+	/* The memory of a task that is gone may be another's; its number is not, so soon. */
+	if ((own->task != task || own->began_ns != iteration.began_ns ||
+	     own->task_pid != (__u32)FDSPAN_GET(struct task_struct, task, pid)) &&
+	    !fdspan_begin_task(reader, task))
 		return 0;
+	if (own->skipped)
+		return 0;
+	fdspan_next_row(own, FDSPAN_ROW_FD);
 	__u64 table = FDSPAN_FOLLOW(own, struct task_struct, task, files);
 
 	row->fd = fd;
 	if (row->header.tid != row->header.pid)
 		row->table_id = fdspan_hidden(table);
-	fdspan_fill_inode(inode);
+	fdspan_fill_inode(reader, inode);
 	fdspan_fill_path(own, held, file);
 	if (iteration.fields & FDSPAN_WANT_FDINFO) {
 		__u64 fdt = FDSPAN_FOLLOW(own, struct files_struct, table, fdt);
@@ -781,20 +828,21 @@ int fdspan_task_file(struct bpf_iter__task_file *ctx)
 		row->mnt_id = FDSPAN_GET(struct mount, fdspan_mount_of(FDSPAN_FOLLOW(own, struct file, file, f_path.mnt)),
 					 mnt_id);
 	if (iteration.fields & FDSPAN_WANT_TIMES)
-		fdspan_fill_descriptor(task, table, file, inode);
-	fdspan_write_row(ctx->meta->seq);
+		fdspan_fill_descriptor(reader, task, table, file, inode);
+	fdspan_write_row(own, ctx->meta->seq);
 	return 0;
 }
 
 SEC("iter/task_vma")
 int fdspan_task_vma(struct bpf_iter__task_vma *ctx)
 {
-	struct fdspan_private *own = fdspan_private_get();
+	__u32 reader = fdspan_reader();
+	struct fdspan_private *own = fdspan_private_of(reader);
 	struct vm_area_struct *vma = ctx->vma;
-	struct fdspan_row *row = &scratch.row;
 
 	if (!own || !ctx->task || !vma)
 		return 0;
+	struct fdspan_row *row = &own->row;
 	struct file *held = vma->vm_file;
 
 	if (!held)
@@ -807,7 +855,7 @@ int fdspan_task_vma(struct bpf_iter__task_vma *ctx)
 		return 0;
 	bool backing = fdspan_backing(own, file);
 
-	if (!fdspan_begin_row(task, FDSPAN_ROW_MEM))
+	if (!fdspan_begin_row(reader, own, task, FDSPAN_ROW_MEM))
 		return 0;
 	__u64 flags = vma->vm_flags;
 
@@ -818,7 +866,7 @@ int fdspan_task_vma(struct bpf_iter__task_vma *ctx)
 	if (backing) {
 		__u64 dentry = FDSPAN_FOLLOW(own, struct backing_file___user, file, user_path.dentry);
 
-		if (!fdspan_fill_place(dentry, FDSPAN_FOLLOW(own, struct backing_file___user, file, user_path.mnt)))
+		if (!fdspan_fill_place(reader, dentry, FDSPAN_FOLLOW(own, struct backing_file___user, file, user_path.mnt)))
 			return 0;
 	} else {
 		__u64 dentry = FDSPAN_FOLLOW(own, struct file, file, f_path.dentry);
@@ -828,13 +876,13 @@ int fdspan_task_vma(struct bpf_iter__task_vma *ctx)
 		/* Not f_inode: before 6.5 what overlayfs maps has the path above and the inode below. */
 		__u64 inode = FDSPAN_FOLLOW(own, struct dentry, dentry, d_inode);
 
-		if (fdspan_left_out(inode, dentry))
+		if (fdspan_left_out(reader, inode, dentry))
 			return 0;
-		fdspan_fill_inode(inode);
+		fdspan_fill_inode(reader, inode);
 		fdspan_fill_path(own, held, file);
 	}
-	fdspan_fill_description(task, file, backing);
-	fdspan_write_row(ctx->meta->seq);
+	fdspan_fill_description(reader, task, file, backing);
+	fdspan_write_row(own, ctx->meta->seq);
 	return 0;
 }
 
@@ -842,20 +890,20 @@ int fdspan_task_vma(struct bpf_iter__task_vma *ctx)
  * exe, cwd and root are not held by the iterator: what was read of them counts only if the task still has them afterwards,
  * because until then nobody can have freed what leads there.
  */
-__noinline int fdspan_fill_held(__u64 task, __u32 kind)
+__noinline int fdspan_fill_held(__u32 reader, __u64 task, __u32 kind)
 {
-	struct fdspan_private *own = fdspan_private_get();
+	struct fdspan_private *own = fdspan_private_of(reader);
 
-	if (!own || !fdspan_begin_row(task, kind))
+	if (!own || !fdspan_begin_row(reader, own, task, kind))
 		return 0;
 	if (kind == FDSPAN_ROW_EXE) {
 		__u64 mm = FDSPAN_FOLLOW(own, struct task_struct, task, mm);
 		__u64 file = mm ? FDSPAN_FOLLOW(own, struct mm_struct, mm, exe_file) : 0;
 
-		if (!file || !fdspan_fill_place(FDSPAN_FOLLOW(own, struct file, file, f_path.dentry),
+		if (!file || !fdspan_fill_place(reader, FDSPAN_FOLLOW(own, struct file, file, f_path.dentry),
 						FDSPAN_FOLLOW(own, struct file, file, f_path.mnt)))
 			return 0;
-		fdspan_fill_description(task, file, false);
+		fdspan_fill_description(reader, task, file, false);
 		return (__u64)FDSPAN_GET(struct task_struct, task, mm) == mm;
 	}
 	__u64 fs = FDSPAN_FOLLOW(own, struct task_struct, task, fs);
@@ -866,10 +914,10 @@ __noinline int fdspan_fill_held(__u64 task, __u32 kind)
 						: bpf_core_field_offset(struct fs_struct, root));
 	__u64 dentry = FDSPAN_FOLLOW(own, struct path, at, dentry), mnt = FDSPAN_FOLLOW(own, struct path, at, mnt);
 
-	if (!dentry || !mnt || !fdspan_fill_place(dentry, mnt))
+	if (!dentry || !mnt || !fdspan_fill_place(reader, dentry, mnt))
 		return 0;
-	if (scratch.row.header.tid != scratch.row.header.pid)
-		scratch.row.place_id = fdspan_hidden(fs);
+	if (own->row.header.tid != own->row.header.pid)
+		own->row.place_id = fdspan_hidden(fs);
 	return (__u64)FDSPAN_GET(struct task_struct, task, fs) == fs;
 }
 
@@ -887,13 +935,14 @@ static __always_inline bool fdspan_description_lives(__u64 file, __u64 inode)
 SEC("iter/bpf_map_elem")
 int fdspan_hidden_files(struct bpf_iter__bpf_map_elem *ctx)
 {
-	struct fdspan_private *own = fdspan_private_get();
+	__u32 reader = fdspan_reader();
+	struct fdspan_private *own = fdspan_private_of(reader);
 	struct fdspan_description *description = ctx->value;
-	struct fdspan_row *row = &scratch.row;
 	__u64 *key = ctx->key;
 
 	if (!own || !key || !description)
 		return 0;
+	struct fdspan_row *row = &own->row;
 	__u64 file = *key, inode = description->inode;
 
 	if (!fdspan_description_lives(file, inode) || FDSPAN_GET(struct inode, inode, i_nlink))
@@ -902,7 +951,7 @@ int fdspan_hidden_files(struct bpf_iter__bpf_map_elem *ctx)
 	row->header.kind = FDSPAN_ROW_HIDDEN;
 	row->fd = -1;
 	row->at_ns = bpf_ktime_get_boot_ns();
-	fdspan_fill_place(FDSPAN_FOLLOW(own, struct file, file, f_path.dentry),
+	fdspan_fill_place(reader, FDSPAN_FOLLOW(own, struct file, file, f_path.dentry),
 			  FDSPAN_FOLLOW(own, struct file, file, f_path.mnt));
 	row->open_flags = FDSPAN_GET(struct file, file, f_flags);
 	row->description_earliest_ns = description->opened_earliest_ns;
@@ -910,7 +959,7 @@ int fdspan_hidden_files(struct bpf_iter__bpf_map_elem *ctx)
 	row->description_id = description->id ?: fdspan_hidden(file);
 	/* Until now it was alive: so was all that was read. */
 	if (fdspan_description_lives(file, inode))
-		fdspan_write_row(ctx->meta->seq);
+		fdspan_write_row(own, ctx->meta->seq);
 	return 0;
 }
 
@@ -940,21 +989,36 @@ static __always_inline void fdspan_fill_comm(struct fdspan_private *own, __u64 t
 }
 
 /* Which thread comes first, and so stands for its process, may not be seen from rows of which some are left out. */
-static __always_inline void fdspan_write_thread(struct fdspan_private *own, struct seq_file *seq, __u64 task)
+static __always_inline void fdspan_write_thread(__u32 reader, struct fdspan_private *own, struct seq_file *seq, __u64 task)
 {
 	__u64 fs = FDSPAN_FOLLOW(own, struct task_struct, task, fs);
 
-	if (!fs || !fdspan_begin_row(task, FDSPAN_ROW_THREAD))
+	if (!fs || !fdspan_begin_row(reader, own, task, FDSPAN_ROW_THREAD))
 		return;
-	scratch.row.table_id = fdspan_hidden(FDSPAN_FOLLOW(own, struct task_struct, task, files));
-	scratch.row.place_id = fdspan_hidden(fs);
-	fdspan_write_row(seq);
+	own->row.table_id = fdspan_hidden(FDSPAN_FOLLOW(own, struct task_struct, task, files));
+	own->row.place_id = fdspan_hidden(fs);
+	fdspan_write_row(own, seq);
+}
+
+/* How many slots a table has; 0: none of its first is taken. */
+static __always_inline __u32 fdspan_slots(struct fdspan_private *own, __u64 table)
+{
+	__u64 open = 0;
+
+	if (!table)
+		return 0;
+	__u64 fdt = FDSPAN_FOLLOW(own, struct files_struct, table, fdt);
+	__u32 slots = FDSPAN_GET(struct fdtable, fdt, max_fds);
+
+	bpf_probe_read_kernel(&open, sizeof(open), FDSPAN_GET(struct fdtable, fdt, open_fds));
+	return slots <= FDSPAN_WORD_BITS && !open ? 0 : slots;
 }
 
 SEC("iter/task")
 int fdspan_task(struct bpf_iter__task *ctx)
 {
-	struct fdspan_private *own = fdspan_private_get();
+	__u32 reader = fdspan_reader();
+	struct fdspan_private *own = fdspan_private_of(reader);
 	struct seq_file *seq = ctx->meta->seq;
 	struct fdspan_process_row *process = &process_row;
 
@@ -965,13 +1029,15 @@ int fdspan_task(struct bpf_iter__task *ctx)
 	__u32 kinds = fdspan_have_places ? iteration.kinds : 0;
 
 	if (task == leader) {
-		if (!fdspan_begin_row(task, FDSPAN_ROW_PROCESS))
+		if (!fdspan_begin_task(reader, task))
 			return 0;
 		__u64 parent = FDSPAN_FOLLOW(own, struct task_struct, task, real_parent);
 
-		process->header = scratch.row.header;
+		process->header = own->header;
 		process->header.size = sizeof(*process);
-		process->ppid = fdspan_tid(FDSPAN_FOLLOW(own, struct task_struct, parent, group_leader));
+		process->header.kind = FDSPAN_ROW_PROCESS;
+		process->slots = fdspan_slots(own, FDSPAN_FOLLOW(own, struct task_struct, task, files));
+		process->ppid = fdspan_tid(reader, FDSPAN_FOLLOW(own, struct task_struct, parent, group_leader));
 		process->uid = FDSPAN_GET(struct cred, FDSPAN_FOLLOW(own, struct task_struct, task, real_cred), uid.val);
 		process->task_flags = FDSPAN_GET(struct task_struct, task, flags);
 		fdspan_fill_comm(own, task);
@@ -980,18 +1046,18 @@ int fdspan_task(struct bpf_iter__task *ctx)
 		threads_seen++;
 		threads_misjudged = !bpf_core_type_exists(struct bpf_iter_task___since_6_7);
 		if (!FDSPAN_GET(struct task_struct, leader, fs))
-			fdspan_write_thread(own, seq, task);
+			fdspan_write_thread(reader, own, seq, task);
 		/* What a thread shares with a leader that is alive is the leader's. */
 		if (FDSPAN_GET(struct task_struct, leader, mm))
 			kinds &= ~(1U << FDSPAN_ROW_EXE);
 		if (FDSPAN_GET(struct task_struct, leader, fs) == FDSPAN_GET(struct task_struct, task, fs))
 			kinds &= ~(1U << FDSPAN_ROW_CWD | 1U << FDSPAN_ROW_ROOT);
 	}
-	if ((kinds >> FDSPAN_ROW_EXE & 1) && fdspan_fill_held(task, FDSPAN_ROW_EXE))
-		fdspan_write_row(seq);
-	if ((kinds >> FDSPAN_ROW_CWD & 1) && fdspan_fill_held(task, FDSPAN_ROW_CWD))
-		fdspan_write_row(seq);
-	if ((kinds >> FDSPAN_ROW_ROOT & 1) && fdspan_fill_held(task, FDSPAN_ROW_ROOT))
-		fdspan_write_row(seq);
+	if ((kinds >> FDSPAN_ROW_EXE & 1) && fdspan_fill_held(reader, task, FDSPAN_ROW_EXE))
+		fdspan_write_row(own, seq);
+	if ((kinds >> FDSPAN_ROW_CWD & 1) && fdspan_fill_held(reader, task, FDSPAN_ROW_CWD))
+		fdspan_write_row(own, seq);
+	if ((kinds >> FDSPAN_ROW_ROOT & 1) && fdspan_fill_held(reader, task, FDSPAN_ROW_ROOT))
+		fdspan_write_row(own, seq);
 	return 0;
 }

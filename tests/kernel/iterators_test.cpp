@@ -346,6 +346,37 @@ TEST_CASE("bpf: ten thousand descriptors come whole, each once, across many read
     CHECK(fds.size() == snapshot.references.size());
 }
 
+TEST_CASE("bpf: several threads show what one shows, in the same order") {
+    const rlimit limit{20'000, 20'000};
+    const auto open_many = [&]() -> long {
+        ::setrlimit(RLIMIT_NOFILE, &limit);
+        for (int i = 0; i < 9'000; ++i) {
+            if (::open(i % 2 == 0 ? "/dev/null" : "/proc/self/maps", O_RDONLY) < 0) return 1;
+        }
+        return 0;
+    };
+    const Child first(open_many), second(open_many), third(open_many);
+    SnapshotRequest request;
+    request.fields = field_all;
+    request.kinds = only(RefKind::fd);
+    // Too many to be walked one by one.
+    request.pids = {first.pid(), second.pid(), third.pid()};
+    for (pid_t absent = 4'000'000; absent < 4'000'020; ++absent) request.pids.push_back(absent);
+    const Snapshot one = read(shared_reader(), request);
+    for (const unsigned threads : {2U, 3U, 100U}) {
+        INFO(threads << " threads");
+        request.threads = threads;
+        const Snapshot several = read(shared_reader(), request);
+        CHECK(several.gaps.missing_pids == one.gaps.missing_pids);
+        REQUIRE(several.references.size() == one.references.size());
+        std::size_t differing = 0;
+        for (std::size_t at = 0; at < one.references.size(); ++at) {
+            if (line_of(one, one.references[at]) != line_of(several, several.references[at])) ++differing;
+        }
+        CHECK(differing == 0);
+    }
+}
+
 // ---- the census and the sweep -----------------------------------------------------------------------------------------------
 
 TEST_CASE("bpf: what a census met is bounded by it ever after, what came later is not") {

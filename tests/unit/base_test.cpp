@@ -57,6 +57,23 @@ TEST_CASE("views of interned strings stay valid while the table grows and moves"
     CHECK(view == "first");
 }
 
+TEST_CASE("a string table takes over another's strings, whose ids move by what it says") {
+    StringTable table;
+    const StringId own = table.intern("own");
+    StringTable other;
+    std::vector<StringId> ids;
+    for (int i = 0; i < 5000; ++i) ids.push_back(other.intern("/a/path/of/some/length/" + std::to_string(i)));
+    const std::string_view view = other.get(ids[4999]);
+    const StringId shift = table.adopt(std::move(other));
+    CHECK(table.get(own) == "own");
+    for (int i = 0; i < 5000; i += 499) CHECK(table.get(ids[i] + shift) == "/a/path/of/some/length/" + std::to_string(i));
+    CHECK(view == "/a/path/of/some/length/4999");
+    CHECK(table.intern("own") == own);
+    const StringId later = table.intern("later");
+    CHECK(table.get(later) == "later");
+    CHECK(later == own + 5001);
+}
+
 TEST_CASE("an interval contains its two ends") {
     const Interval interval = Interval::bounded(10, 20);
     CHECK(interval.contains(10));

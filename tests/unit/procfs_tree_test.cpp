@@ -114,6 +114,48 @@ TEST_CASE("processes are listed ascending by pid with what stat, status and cgro
     CHECK(snapshot.gaps.complete());
 }
 
+TEST_CASE("several threads read what one reads, in the same order") {
+    const FakeProc proc;
+    for (int pid = 1; pid <= 40; ++pid) {
+        proc.process(pid);
+        const std::string base = std::to_string(pid);
+        for (int fd = 4; fd < 4 + pid; ++fd) proc.link(base + "/fd/" + std::to_string(fd), "/proc/self/status");
+        if (pid % 10 == 0) proc.file(base + "/cgroup", "no such line\n");
+    }
+    SnapshotRequest request;
+    const Snapshot one = read(proc, request);
+    request.threads = 4;
+    const Snapshot several = read(proc, request);
+    REQUIRE(several.processes.size() == 40);
+    REQUIRE(several.references.size() == one.references.size());
+    CHECK(several.gaps.unparsed_lines == one.gaps.unparsed_lines);
+    CHECK(one.gaps.unparsed_lines == 4);
+    for (std::size_t at = 0; at < one.processes.size(); ++at) {
+        CHECK(several.processes[at].pid == one.processes[at].pid);
+        CHECK(several.text(several.processes[at].comm) == "fake");
+        CHECK(several.text(several.processes[at].cgroup) == one.text(one.processes[at].cgroup));
+    }
+    for (std::size_t at = 0; at < one.references.size(); ++at) {
+        CHECK(several.references[at].process == one.references[at].process);
+        CHECK(several.references[at].fd == one.references[at].fd);
+        CHECK(several.text(several.references[at].path) == one.text(one.references[at].path));
+    }
+}
+
+TEST_CASE("several threads read the processes that were asked for and count those that are not there") {
+    const FakeProc proc;
+    for (int pid = 1; pid <= 8; ++pid) proc.process(pid);
+    SnapshotRequest request;
+    request.threads = 3;
+    request.pids = {8, 3, 99, 5, 98, 1};
+    const Snapshot snapshot = read(proc, request);
+    REQUIRE(snapshot.processes.size() == 4);
+    CHECK(snapshot.processes[0].pid == 1);
+    CHECK(snapshot.processes[3].pid == 8);
+    CHECK(snapshot.references[3].process == 3);
+    CHECK(snapshot.gaps.missing_pids == 2);
+}
+
 TEST_CASE("a pid that is reused while being read leaves no row, and is counted") {
     const FakeProc proc;
     proc.process(5);

@@ -87,6 +87,8 @@ Number ino(Row row) { return has(row, field_stat) ? Number(row.reference->ino) :
 Number nlink(Row row) { return has(row, field_stat) ? Number(row.reference->nlink) : Number(); }
 Number size(Row row) { return has_size(row) ? Number(row.reference->size) : Number(); }
 Number allocated(Row row) { return has_size(row) ? Number(row.reference->allocated) : Number(); }
+Number plain_size(Row row) { return row.human_sizes ? Number() : size(row); }
+Number plain_allocated(Row row) { return row.human_sizes ? Number() : allocated(row); }
 Number position(Row row) { return is_fd(row) && has(row, field_fdinfo) ? Number(row.reference->pos) : Number(); }
 Number mount(Row row) {
     return row.reference->mnt_id >= 0 ? Number(static_cast<std::uint64_t>(row.reference->mnt_id)) : Number();
@@ -199,7 +201,7 @@ const Column table[] = {
              out += to_string(row.reference->ref);
          }
      },
-     [](std::string& out, Row row) { json_number(out, "fd", fd(row)); }, fd_order},
+     [](std::string& out, Row row) { json_number(out, "fd", fd(row)); }, fd_order, false, fd},
     {"TYPE", "REG, DIR, CHR, BLK, FIFO, SOCK, LNK, or the class of an anonymous inode", "type", "string", Align::left, Shrink::end,
      field_stat | field_path,
      [](std::string& out, Row row) { append_escaped(out, type_text(*row.strings, *row.reference)); },
@@ -255,16 +257,16 @@ const Column table[] = {
      special_device},
     {"INO", "inode number", "ino", "number", Align::right, Shrink::never, field_stat,
      [](std::string& out, Row row) { text_number(out, ino(row)); },
-     [](std::string& out, Row row) { json_number(out, "ino", ino(row)); }, ino},
+     [](std::string& out, Row row) { json_number(out, "ino", ino(row)); }, ino, false, ino},
     {"NLINK", "number of hard links", "nlink", "number", Align::right, Shrink::never, field_stat,
      [](std::string& out, Row row) { text_number(out, nlink(row)); },
      [](std::string& out, Row row) { json_number(out, "nlink", nlink(row)); }, nlink},
     {"SIZE", "bytes", "size", "number", Align::right, Shrink::never, field_stat,
      [](std::string& out, Row row) { text_bytes(out, row, size(row)); },
-     [](std::string& out, Row row) { json_number(out, "size", size(row)); }, size},
+     [](std::string& out, Row row) { json_number(out, "size", size(row)); }, size, false, plain_size},
     {"ALLOCATED", "bytes on disk", "allocated", "number", Align::right, Shrink::never, field_stat,
      [](std::string& out, Row row) { text_bytes(out, row, allocated(row)); },
-     [](std::string& out, Row row) { json_number(out, "allocated", allocated(row)); }, allocated},
+     [](std::string& out, Row row) { json_number(out, "allocated", allocated(row)); }, allocated, false, plain_allocated},
     {"FLAGS", "open(2) flags of the descriptor", "flags", "array of strings", Align::left, Shrink::end, field_fdinfo,
      [](std::string& out, Row row) {
          if (!is_fd(row) || !has(row, field_fdinfo)) return;

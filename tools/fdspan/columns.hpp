@@ -85,6 +85,8 @@ struct Column {
     void (*json)(std::string& out, const RowContext& row) = nullptr;   // "key":value, with the comma behind
     std::optional<std::uint64_t> (*number)(const RowContext& row) = nullptr;  // sort key; without one the text is
     bool of_process = false;      // needs no reference
+    // Where text makes nothing but the digits of a number: that number. Empty: text has to be asked.
+    std::optional<std::uint64_t> (*digits)(const RowContext& row) = nullptr;
 };
 
 [[nodiscard]] std::span<const Column> all_columns();

@@ -483,7 +483,7 @@ void define_options(CLI::App& app, DeletedOptions& options, std::vector<std::str
 }
 
 int list_deleted(const DeletedOptions& options, Output& output) {
-    DeletedRequest request{options.processes.pids, options.nameless, options.gone, options.backend};
+    DeletedRequest request{options.processes.pids, options.nameless, options.gone, options.backend, reading_threads()};
     Result<DeletedAnswer> answer = find_deleted(request);
     if (!answer) return usage_error(answer.error().message);
     const std::vector<std::string> warnings = answer->answer.warnings;

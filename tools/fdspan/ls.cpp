@@ -1,5 +1,6 @@
 // fdspan ls: decide what to print, read no more than that needs, filter, sort, print.
 #include <algorithm>
+#include <charconv>
 #include <limits>
 #include <memory>
 #include <numeric>
@@ -187,7 +188,7 @@ private:
         std::string_view text;  // valid until the next cell is made
         std::size_t width = 0;
     };
-    // What is the same in all rows of a process is made once.
+    // What is the same in all rows of a process is made once, what is a number is no text before it is printed.
     [[nodiscard]] Cell cell(std::size_t at, std::uint32_t index);
     [[nodiscard]] std::vector<std::size_t> fit_widths(const std::vector<std::size_t>& wanted, std::size_t available) const;
 
@@ -199,6 +200,7 @@ private:
     MountView mounts_;
     std::vector<std::uint32_t> rows_;  // indexes into Snapshot::references
     std::string cell_text_;
+    std::array<char, 24> digits_{};
     struct KeptCell {
         std::string text;
         std::size_t width = 0;  // 0: not made yet
@@ -269,7 +271,7 @@ void Listing::sort(const Column* by) {
         std::uint32_t index;
     };
     const Snapshot& snapshot = answer_.snapshot;
-    const Column* const fd_column = find_column("FD");
+    const auto fd_order = find_column("FD")->number;
     const bool by_opened = by->name == "FD_AGE" || by->name == "OPENED";
     const bool by_moment = by_opened || by->name == "AGE";
     std::vector<Key> keys;
@@ -293,15 +295,18 @@ void Listing::sort(const Column* by) {
         }
         keys.push_back(key);
     }
-    const auto place = [&](std::uint32_t index) { return std::pair(snapshot.processes[snapshot.references[index].process].pid, fd_column->number(context(index))); };
-    std::stable_sort(keys.begin(), keys.end(), [&](const Key& a, const Key& b) {
+    // Processes are in the order of their pids.
+    const auto place = [&](std::uint32_t index) { return std::pair(snapshot.references[index].process, fd_order(context(index))); };
+    std::sort(keys.begin(), keys.end(), [&](const Key& a, const Key& b) {
         if (a.number != b.number) return a.number < b.number;
         if (texts.empty()) {
             if (a.second != b.second) return a.second < b.second;
         } else if (const int order = texts[a.second].compare(texts[b.second]); order != 0) {
             return order < 0;
         }
-        return place(a.index) < place(b.index);
+        const auto place_a = place(a.index);
+        const auto place_b = place(b.index);
+        return place_a != place_b ? place_a < place_b : a.index < b.index;
     });
     if (options_.reverse) std::reverse(keys.begin(), keys.end());
     std::transform(keys.begin(), keys.end(), rows_.begin(), [](const Key& key) { return key.index; });
@@ -358,6 +363,13 @@ Listing::Cell Listing::cell(std::size_t at, std::uint32_t index) {
         if (text.empty()) text = "-";
     };
     if (!column.of_process) {
+        if (column.digits != nullptr) {
+            if (const auto number = column.digits(context(index))) {
+                const char* const end = std::to_chars(digits_.begin(), digits_.end(), *number).ptr;
+                const std::string_view text(digits_.data(), static_cast<std::size_t>(end - digits_.data()));
+                return {text, text.size()};
+            }
+        }
         make(cell_text_);
         return {cell_text_, display_width(cell_text_)};
     }
@@ -379,7 +391,15 @@ void Listing::print_table(Output& output) {
     for (std::size_t at = 0; at < columns_.size(); ++at) {
         // Nothing stands behind the last one.
         if (!terminal && at + 1 == columns_.size() && columns_[at]->align == Align::left) break;
-        for (const std::uint32_t index : rows_) widths[at] = std::max(widths[at], cell(at, index).width);
+        std::uint64_t fits = 0;  // the largest number that is no wider
+        for (const std::uint32_t index : rows_) {
+            if (columns_[at]->digits != nullptr) {
+                const auto number = columns_[at]->digits(context(index));
+                if (number && *number <= fits) continue;
+                if (number) fits = *number;
+            }
+            widths[at] = std::max(widths[at], cell(at, index).width);
+        }
     }
     const std::size_t line_width = terminal ? terminal_width() : std::numeric_limits<std::size_t>::max();
     if (terminal) widths = fit_widths(widths, line_width);
@@ -486,6 +506,7 @@ int list(const LsOptions& options, Output& output) {
     if (options.older_than_ns || options.newer_than_ns) request.fields |= field_times;
     request.pids = options.processes.pids;
     request.deleted_only = options.deleted;
+    request.threads = reading_threads();
     const bool wide = options.json || options.all || options.deleted || !options.paths.empty();
     request.kinds = options.kinds != 0 ? options.kinds : wide ? every_kind : bit(RefKind::fd);
     if (!options.fds.empty()) request.kinds &= bit(RefKind::fd);

@@ -1,5 +1,7 @@
 #include "options.hpp"
 
+#include <sched.h>
+
 #include <charconv>
 #include <limits>
 
@@ -102,6 +104,12 @@ void add_color(CLI::App& app, ColorMode& color) {
                   }
                   return {};
               });
+}
+
+unsigned reading_threads() {
+    cpu_set_t cpus;
+    if (::sched_getaffinity(0, sizeof cpus, &cpus) != 0) return 1;  // EINVAL: more CPUs than the set has room for
+    return static_cast<unsigned>(CPU_COUNT(&cpus));
 }
 
 Result<std::uint64_t> parse_count(std::string_view text, std::uint64_t least, std::uint64_t most) {

@@ -51,6 +51,9 @@ void add_flag(CLI::App& app, const std::string& names, bool& flag, const std::st
 void add_backend(CLI::App& app, Backend& backend, bool with_procfs = true);
 void add_color(CLI::App& app, ColorMode& color);
 
+// For SnapshotRequest::threads: the CPUs that this program may use.
+[[nodiscard]] unsigned reading_threads();
+
 [[nodiscard]] Result<std::uint64_t> parse_count(std::string_view text, std::uint64_t least, std::uint64_t most);
 // --max-entries: the bound of a kernel map.
 [[nodiscard]] Result<std::uint32_t> parse_max_entries(std::string_view text);

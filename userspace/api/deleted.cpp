@@ -75,6 +75,7 @@ Result<DeletedAnswer> find_deleted(const DeletedRequest& request) {
     asked.fields = field_all;
     asked.pids = request.pids;
     asked.deleted_only = true;
+    asked.threads = request.threads;
     asked.hidden = request.pids.empty();
     const auto also = [&](NameState state) { asked.also_states |= static_cast<std::uint16_t>(1U << static_cast<unsigned>(state)); };
     also(NameState::silly);

@@ -18,6 +18,7 @@ struct DeletedRequest {
     bool nameless = false;     // what never had a name too: memfd, O_TMPFILE, shared memory
     bool gone = false;         // files whose opened name is gone although a link is left; overlayfs: although the lower layer has it
     Backend backend = Backend::automatic;
+    unsigned threads = 1;      // as in SnapshotRequest
 };
 
 struct DeletedFile {

@@ -12,6 +12,8 @@
 #include <fcntl.h>
 #include <new>
 #include <string>
+#include <system_error>
+#include <thread>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -33,10 +35,16 @@ namespace {
 constexpr std::size_t buffer_bytes = 64 * 1024;
 // More pids than these are picked out of a walk over all tasks.
 constexpr std::size_t pids_walked_singly = 16;
+// Several threads pay where a process has more slots than these on average: a walk of its own costs it about 20 us.
+constexpr std::uint64_t slots_worth_a_walk = 256;
+constexpr std::uint64_t rows_reserved_max = 4'000'000;
+// include/linux/proc_ns.h, PROC_PID_INIT_INO: the inode of the initial pid namespace.
+constexpr ino_t initial_pid_namespace = 0xEFFFFFFC;
 // A birth time is wall clock; a leap second sets that back by one second (as in the procfs reader).
 constexpr std::uint64_t birth_margin_ns = 1'000'000'000;
 constexpr std::size_t text_bytes_max = 1024 * 1024;
 constexpr std::uint32_t task_flag_wq_worker = 0x20;  // PF_WQ_WORKER, include/linux/sched.h
+constexpr std::uint32_t task_flag_kthread = 0x00200000;  // PF_KTHREAD
 constexpr int statx_flags = AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT;
 constexpr unsigned statx_mask = STATX_BASIC_STATS | STATX_BTIME;
 
@@ -143,10 +151,23 @@ struct PidKeyHash {
     std::size_t operator()(const PidKey& key) const { return key.table_id ^ (static_cast<std::uint64_t>(key.pid) * 0x9E3779B97F4A7C15ULL); }
 };
 
-// Turns the rows of one read into a snapshot.
+struct Known {
+    std::uint32_t index = 0;
+    std::uint64_t started_ns = 0;
+    bool survived = false;
+    // Rows of a process without leader come through every thread: these are the ones that count.
+    pid_t mem_tid = 0, exe_tid = 0;
+    // Of what stands for the process's own: the descriptor table, and what cwd and root are in (struct fs_struct).
+    std::uint64_t table_id = 0, place_id = 0;
+    std::uint32_t slots = 0;  // of its descriptor table
+};
+using KnownProcesses = std::unordered_map<pid_t, Known>;
+
+// Turns the rows of one read into a snapshot; or those of some processes into a part of one, beside others that share what is known of
+// all processes: nobody adds to that meanwhile, and each process is in one part.
 class Collector {
 public:
-    Collector(const SnapshotRequest& request, Snapshot& out) : request_(request), out_(out) {
+    Collector(const SnapshotRequest& request, KnownProcesses& processes, Snapshot& out) : request_(request), processes_(processes), out_(out) {
         want_path_ = request.wants(field_path);
         want_times_ = request.wants(field_times);
         want_stat_ = request.wants(field_stat) || want_times_ || request.deleted_only;
@@ -177,6 +198,18 @@ public:
             const auto known = processes_.find(static_cast<pid_t>(header.pid));
             if (known != processes_.end() && known->second.started_ns == header.started_ns) known->second.survived = true;
         });
+    }
+
+    void adopt(Snapshot&& part) {
+        const StringId shift = out_.strings.adopt(std::move(part.strings));
+        for (Reference& reference : part.references) {
+            if (reference.path != 0) reference.path += shift;
+            if (reference.type_name != 0) reference.type_name += shift;
+        }
+        out_.references.insert(out_.references.end(), part.references.begin(), part.references.end());
+        out_.gaps.truncated_paths += part.gaps.truncated_paths;
+        out_.gaps.unstatable_references += part.gaps.unstatable_references;
+        part = Snapshot();
     }
 
     void finish() {
@@ -211,16 +244,6 @@ public:
     }
 
 private:
-    struct Known {
-        std::uint32_t index = 0;
-        std::uint64_t started_ns = 0;
-        bool survived = false;
-        // Rows of a process without leader come through every thread: these are the ones that count.
-        pid_t mem_tid = 0, exe_tid = 0;
-        // Of what stands for the process's own: the descriptor table, and what cwd and root are in (struct fs_struct).
-        std::uint64_t table_id = 0, place_id = 0;
-    };
-
     struct Completion {
         bool there = false;
         struct statx stx{};
@@ -252,6 +275,8 @@ private:
         if (!fresh) return;
         known->second.index = static_cast<std::uint32_t>(out_.processes.size());
         known->second.started_ns = row.header.started_ns;
+        // Threads of a process may have tables of their own; kernel threads are alone.
+        known->second.slots = row.slots == 0 && (row.task_flags & task_flag_kthread) == 0 ? 1 : row.slots;
         Process process;
         process.pid = pid;
         process.ppid = static_cast<pid_t>(row.ppid);
@@ -354,13 +379,18 @@ private:
     void add_reference(std::string_view bytes) {
         fdspan_row row{};
         std::memcpy(&row, bytes.data(), sizeof row);
+        // Rows come by process.
+        if (last_ == nullptr || last_pid_ != static_cast<pid_t>(row.header.pid)) {
+            last_pid_ = static_cast<pid_t>(row.header.pid);
+            const auto found = processes_.find(last_pid_);
+            last_ = found == processes_.end() ? nullptr : &found->second;
+        }
         // One that was not there when the snapshot began is none of its business, and neither is a pid's next owner.
-        const auto found = processes_.find(static_cast<pid_t>(row.header.pid));
-        if (found == processes_.end() || found->second.started_ns != row.header.started_ns) return;
+        if (last_ == nullptr || last_->started_ns != row.header.started_ns) return;
         Reference reference;
-        reference.process = found->second.index;
+        reference.process = last_->index;
         reference.ref = ref_of(row.header.kind);
-        if (!settle_task(row, found->second, reference)) return;
+        if (!settle_task(row, *last_, reference)) return;
         reference.fd = row.fd;
         if (want_stat_ && (row.flags & FDSPAN_ROW_ASK_STAT) != 0) complete(row, reference.ref);
         if (row.nlink != 0 && !request_.wants_linked()) return;
@@ -474,7 +504,7 @@ private:
             const std::size_t slash = path.rfind('/');
             const std::string_view last = slash == std::string_view::npos ? path : path.substr(slash + 1);
             const bool flagged = want_fdinfo_ && (row.open_flags & O_TMPFILE) == O_TMPFILE;
-            return flagged || last == "#" + std::to_string(row.ino) ? NameState::tmpfile : NameState::deleted;
+            return flagged || procfs::is_tmpfile_name(last, row.ino) ? NameState::tmpfile : NameState::deleted;
         }
         if (row.fs_magic == magic_nfs && procfs::is_silly_name(text)) return NameState::silly;
         if ((row.flags & FDSPAN_ROW_MARKED) == 0) return NameState::named;
@@ -599,12 +629,14 @@ private:
     }
 
     const SnapshotRequest& request_;
+    KnownProcesses& processes_;
     Snapshot& out_;
     bool want_path_ = false;
     bool want_stat_ = false;
     bool want_fdinfo_ = false;
     bool want_times_ = false;
-    std::unordered_map<pid_t, Known> processes_;
+    pid_t last_pid_ = 0;
+    Known* last_ = nullptr;
     std::unordered_map<PidKey, pid_t, PidKeyHash> tables_, places_;
     std::unordered_map<std::uint64_t, Completion> completions_;
     std::unordered_set<std::uint64_t> hidden_before_;
@@ -612,6 +644,35 @@ private:
     std::size_t filled_ = 0;
     std::string path_;
 };
+
+// A thread shows in the kernel under its number in the initial pid namespace, which it knows only there.
+bool in_initial_pid_namespace() {
+    struct stat status{};
+    return ::stat("/proc/self/ns/pid", &status) == 0 && status.st_ino == initial_pid_namespace;
+}
+
+// Which processes each of several threads reads; empty where one walk over all is as good.
+std::vector<std::vector<pid_t>> share_out(const SnapshotRequest& request, const KnownProcesses& processes, const Snapshot& out) {
+    std::uint64_t slots = 0;
+    std::uint64_t walks = 0;
+    for (const auto& [pid, known] : processes) {
+        slots += known.slots;
+        walks += known.slots > 0 ? 1 : 0;
+    }
+    std::vector<std::vector<pid_t>> shares;
+    const std::size_t threads = std::min<std::size_t>(request.threads, FDSPAN_MAX_READERS);
+    if (threads < 2 || walks < 2 || slots < walks * slots_worth_a_walk || !in_initial_pid_namespace()) return shares;
+    shares.resize(threads);
+    std::uint64_t before = 0;
+    for (const Process& process : out.processes) {
+        const std::uint64_t own = processes.at(process.pid).slots;
+        if (own == 0) continue;
+        // By its middle, so that a large one goes where most of it belongs.
+        shares[(before + own / 2) * threads / slots].push_back(process.pid);
+        before += own;
+    }
+    return shares;
+}
 
 }  // namespace
 
@@ -656,6 +717,57 @@ struct IteratorReader::State {
             all = std::move(*link);
         }
         return iterate(*all, buffer, take);
+    }
+
+    // The threads of some processes, one process after the other.
+    Result<void> walk_each(const bpf_program* program, const std::vector<pid_t>& pids, Collector& collector) const {
+        try {
+            std::vector<char> into(buffer_bytes);
+            for (const pid_t pid : pids) {
+                bpf_iter_link_info info{};
+                info.task.pid = static_cast<std::uint32_t>(pid);
+                auto link = attach(program, info);
+                if (!link) return tl::unexpected<Error>(link.error());
+                auto done = iterate(**link, into, [&](std::string_view bytes) { return collector.take(bytes); });
+                if (!done) return done;
+            }
+            return {};
+        } catch (const std::bad_alloc&) {
+            return fail(ENOMEM, "not enough memory for a snapshot");
+        }
+    }
+
+    // Descriptors, by several threads: each has processes of its own, in the order of the snapshot.
+    Result<void> walk_apart(const std::vector<std::vector<pid_t>>& shares, const SnapshotRequest& request, KnownProcesses& processes, Snapshot& out,
+                            Collector& collector) {
+        struct Part {
+            Snapshot out;
+            Result<void> done;
+            std::thread thread;
+        };
+        const bpf_program* const program = skeleton->progs.fdspan_task_file;
+        std::vector<Part> parts(shares.size() - 1);
+        const auto read_part = [&](std::size_t at) {
+            skeleton->bss->readers[at + 1] = static_cast<std::uint32_t>(::gettid());
+            Collector apart(request, processes, parts[at].out);
+            parts[at].done = walk_each(program, shares[at + 1], apart);
+        };
+        for (std::size_t at = 0; at < parts.size(); ++at) parts[at].out.clock = out.clock;
+        std::size_t started = 0;
+        try {
+            for (; started < parts.size(); ++started) parts[started].thread = std::thread(read_part, started);
+        } catch (const std::system_error&) {
+            // No more threads for this process: what they were for is read here.
+        }
+        Result<void> done = walk_each(program, shares[0], collector);
+        for (std::size_t at = 0; at < started; ++at) parts[at].thread.join();
+        for (auto& reader : skeleton->bss->readers) reader = 0;
+        for (std::size_t at = 0; done && at < parts.size(); ++at) {
+            if (at < started) done = parts[at].done;
+            else done = walk_each(program, shares[at + 1], collector);
+            if (done) collector.adopt(std::move(parts[at].out));
+        }
+        return done;
     }
 
     template <class Take>
@@ -734,7 +846,7 @@ Result<Snapshot> IteratorReader::read(const SnapshotRequest& request, bool censu
         iteration.deleted_only = asked.deleted_only;
         iteration.linked = (asked.wants(NameState::gone) ? FDSPAN_LINKED_UNHASHED : 0) | (asked.wants(NameState::silly) ? FDSPAN_LINKED_NFS : 0);
         iteration.census = census;
-        iteration.census_began_ns = snapshot.began_ns;
+        iteration.began_ns = snapshot.began_ns;
         std::vector<pid_t> singly;
         if (!asked.pids.empty() && asked.pids.size() <= pids_walked_singly) {
             for (const pid_t pid : asked.pids) {
@@ -745,7 +857,8 @@ Result<Snapshot> IteratorReader::read(const SnapshotRequest& request, bool censu
         iteration.filtered = !asked.pids.empty();
         if (auto chosen = state.choose(asked.pids); !chosen) return tl::unexpected<Error>(chosen.error());
 
-        Collector collector(asked, snapshot);
+        KnownProcesses processes;
+        Collector collector(asked, processes, snapshot);
         const auto take = [&](std::string_view bytes) { return collector.take(bytes); };
         const auto& programs = state.skeleton->progs;
         for (const auto& [ref, kind] : {std::pair{RefKind::exe, FDSPAN_ROW_EXE}, {RefKind::cwd, FDSPAN_ROW_CWD}, {RefKind::root, FDSPAN_ROW_ROOT}}) {
@@ -758,8 +871,19 @@ Result<Snapshot> IteratorReader::read(const SnapshotRequest& request, bool censu
             Result<void> done = hidden ? state.walk_hidden([&](std::string_view bytes) { return collector.take_hidden(bytes, true); }) : Result<void>();
             if (done) done = state.walk(programs.fdspan_task, state.tasks, singly, take);
             // Their threads can't be told apart by the walk over one process on this kernel: pick them out of all.
-            if (state.skeleton->bss->threads_seen > 0 && state.skeleton->bss->threads_misjudged != 0) singly.clear();
-            if (done && asked.wants(RefKind::fd)) done = state.walk(programs.fdspan_task_file, state.files, singly, take);
+            if (!asked.deleted_only) {
+                std::uint64_t slots = 0;
+                for (const auto& [pid, known] : processes) slots += known.slots;
+                // Room that stays empty costs no memory.
+                snapshot.references.reserve(std::min(slots, rows_reserved_max));
+            }
+            const bool misjudged = state.skeleton->bss->threads_seen > 0 && state.skeleton->bss->threads_misjudged != 0;
+            if (misjudged) singly.clear();
+            if (done && asked.wants(RefKind::fd)) {
+                const auto shares = misjudged || !singly.empty() ? std::vector<std::vector<pid_t>>() : share_out(asked, processes, snapshot);
+                done = shares.size() > 1 ? state.walk_apart(shares, asked, processes, snapshot, collector)
+                                         : state.walk(programs.fdspan_task_file, state.files, singly, take);
+            }
             if (done && asked.wants(RefKind::mem)) done = state.walk(programs.fdspan_task_vma, state.mappings, singly, take);
             iteration.kinds = 0;
             if (done) {

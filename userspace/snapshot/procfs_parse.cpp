@@ -61,7 +61,9 @@ std::optional<std::uint64_t> parse_number(std::string_view text, int base) {
 std::optional<StatLine> parse_stat(std::string_view text) {
     StatLine line;
     if (!take(text, line.pid) || !take(text, ' ') || !take(text, '(')) return std::nullopt;
-    const std::size_t comm_end = text.rfind(')');
+    // A name may hold anything, parentheses too, and has less than 64 bytes (fs/proc/array.c, proc_task_name); what follows has none.
+    constexpr std::size_t comm_bytes_max = 64;
+    const std::size_t comm_end = text.rfind(')', comm_bytes_max);
     if (comm_end == std::string_view::npos) return std::nullopt;
     line.comm = text.substr(0, comm_end);
     text.remove_prefix(comm_end + 1);
@@ -77,7 +79,12 @@ std::optional<StatLine> parse_stat(std::string_view text) {
             case 9: understood = take(text, line.task_flags); break;
             case 20: understood = take(text, line.threads); break;
             case 22: understood = take(text, line.start_ticks); break;
-            default: text.remove_prefix(std::min(text.find(' '), text.size())); break;
+            default: {
+                std::size_t end = 0;
+                while (end < text.size() && text[end] != ' ') ++end;
+                text.remove_prefix(end);
+                break;
+            }
         }
         if (!understood) return std::nullopt;
     }

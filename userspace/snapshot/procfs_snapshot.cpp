@@ -14,13 +14,17 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <charconv>
 #include <climits>
 #include <cstring>
+#include <functional>
 #include <new>
 #include <optional>
 #include <string>
+#include <system_error>
+#include <thread>
 #include <vector>
 
 #include "base/file_mode.hpp"
@@ -117,8 +121,8 @@ FileType type_of(std::uint16_t mode) {
 
 class Reader {
 public:
-    Reader(const SnapshotRequest& request, UniqueFd proc, Snapshot& out)
-        : request_(request), out_(out), proc_(std::move(proc)), devices_(KernelDevices::probe()), dirents_(dirent_bytes),
+    Reader(const SnapshotRequest& request, int proc, Snapshot& out)
+        : request_(request), out_(out), proc_(proc), devices_(KernelDevices::probe()), dirents_(dirent_bytes),
           inner_dirents_(dirent_bytes), file_(file_bytes_initial) {
         const long hz = ::sysconf(_SC_CLK_TCK);
         tick_ns_ = 1'000'000'000ULL / static_cast<std::uint64_t>(hz > 0 ? hz : 100);
@@ -129,11 +133,11 @@ public:
         want_cgroup_ = request.wants(field_cgroup);
     }
 
-    Result<void> read() {
+    // Which processes there are to read, ascending.
+    Result<std::vector<pid_t>> list() {
         std::vector<pid_t> pids = request_.pids;
-        const bool asked = !pids.empty();
-        if (!asked) {
-            const int error = for_each_number(proc_.get(), dirents_, [&](int pid) {
+        if (pids.empty()) {
+            const int error = for_each_number(proc_, dirents_, [&](int pid) {
                 pids.push_back(pid);
                 return true;
             });
@@ -141,10 +145,17 @@ public:
         }
         std::sort(pids.begin(), pids.end());
         pids.erase(std::unique(pids.begin(), pids.end()), pids.end());
-        for (const pid_t pid : pids) {
-            const int error = pid > 0 ? read_process(pid, asked) : ENOENT;
+        return pids;
+    }
+
+    // Reads what other readers have not taken yet. order: which one each process of the snapshot is in `pids`.
+    Result<void> read(const std::vector<pid_t>& pids, std::atomic<std::size_t>& next, std::vector<std::size_t>& order) {
+        const bool asked = !request_.pids.empty();
+        for (std::size_t at = next++; at < pids.size(); at = next++) {
+            const int error = pids[at] > 0 ? read_process(pids[at], asked) : ENOENT;
+            order.resize(out_.processes.size(), at);
             if (error == 0) continue;
-            if (!is_gone(error)) return fail_errno(error, "open /proc/" + std::to_string(pid));
+            if (!is_gone(error)) return fail_errno(error, "open /proc/" + std::to_string(pids[at]));
             if (asked) ++out_.gaps.missing_pids;
         }
         return {};
@@ -215,7 +226,7 @@ private:
     int read_process(pid_t pid, bool asked) {
         Current current;
         current.pid = pid;
-        current.dir.reset(::openat(proc_.get(), Name(static_cast<std::uint64_t>(pid)).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+        current.dir.reset(::openat(proc_, Name(static_cast<std::uint64_t>(pid)).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
         if (!current.dir.valid()) return errno == ENOTDIR ? ENOENT : errno;
         int error = 0;
         const auto stat = read_stat(current.dir.get(), error);
@@ -698,7 +709,7 @@ private:
     void load_own_mounts() {
         if (own_mounts_tried_) return;
         own_mounts_tried_ = true;
-        const UniqueFd self(::openat(proc_.get(), "self", O_PATH | O_DIRECTORY | O_CLOEXEC));
+        const UniqueFd self(::openat(proc_, "self", O_PATH | O_DIRECTORY | O_CLOEXEC));
         if (self.valid()) own_mounts_ = load_mounts(self.get());
     }
 
@@ -741,7 +752,7 @@ private:
         const UniqueFd theirs(::openat(current.base(), "root", O_PATH | O_DIRECTORY | O_CLOEXEC));
         const Lookup in_theirs = theirs.valid() ? look_up(theirs.get(), mount_table(current), path, stx) : Lookup::unknown;
         if (in_theirs == Lookup::same) return NameState::named;
-        const UniqueFd ours(::openat(proc_.get(), "self/root", O_PATH | O_DIRECTORY | O_CLOEXEC));
+        const UniqueFd ours(::openat(proc_, "self/root", O_PATH | O_DIRECTORY | O_CLOEXEC));
         Lookup in_ours = Lookup::unknown;
         if (ours.valid()) {
             load_own_mounts();
@@ -829,7 +840,7 @@ private:
     UniqueFd open_map_files(const Current& current) const {
         if (current.live_tid == 0) return UniqueFd(::openat(current.dir.get(), "map_files", O_PATH | O_DIRECTORY | O_CLOEXEC));
         const UniqueFd thread(
-            ::openat(proc_.get(), Name(static_cast<std::uint64_t>(current.live_tid)).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+            ::openat(proc_, Name(static_cast<std::uint64_t>(current.live_tid)).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
         if (!thread.valid()) return UniqueFd();
         struct statx by_tid{};
         struct statx by_task{};
@@ -916,7 +927,7 @@ private:
 
     const SnapshotRequest& request_;
     Snapshot& out_;
-    UniqueFd proc_;
+    int proc_;  // the caller's
     KernelDevices devices_;
     std::vector<char> dirents_;        // of /proc and task/
     std::vector<char> inner_dirents_;  // of fd/
@@ -933,20 +944,109 @@ private:
     bool want_cgroup_ = false;
 };
 
+// What one of several threads reads.
+struct Part {
+    Snapshot out;
+    std::vector<std::size_t> order;
+    Result<void> done;
+    std::thread thread;
+    std::size_t next_process = 0, next_reference = 0;  // while the parts are put together
+};
+
+void add_gaps(SnapshotGaps& to, const SnapshotGaps& more) {
+    to.unreadable_processes += more.unreadable_processes;
+    to.vanished_processes += more.vanished_processes;
+    to.missing_pids += more.missing_pids;
+    to.truncated_paths += more.truncated_paths;
+    to.unparsed_lines += more.unparsed_lines;
+    to.unstatable_references += more.unstatable_references;
+}
+
+// By process, in the order of the list that the threads took them from.
+void put_together(std::vector<Part>& parts, Snapshot& out) {
+    std::size_t processes = 0;
+    std::size_t references = 0;
+    for (Part& part : parts) {
+        const StringId shift = out.strings.adopt(std::move(part.out.strings));
+        const auto move = [shift](StringId& id) { id += id != 0 ? shift : 0; };
+        for (Process& process : part.out.processes) {
+            move(process.comm);
+            move(process.cgroup);
+            move(process.container);
+        }
+        for (Reference& reference : part.out.references) {
+            move(reference.path);
+            move(reference.type_name);
+        }
+        add_gaps(out.gaps, part.out.gaps);
+        processes += part.out.processes.size();
+        references += part.out.references.size();
+    }
+    out.processes.reserve(processes);
+    out.references.reserve(references);
+    while (out.processes.size() < processes) {
+        const auto left = [](const Part& part) { return part.next_process < part.order.size() ? part.order[part.next_process] : SIZE_MAX; };
+        Part& first = *std::min_element(parts.begin(), parts.end(), [&](const Part& a, const Part& b) { return left(a) < left(b); });
+        const auto index = static_cast<std::uint32_t>(out.processes.size());
+        out.processes.push_back(first.out.processes[first.next_process]);
+        for (; first.next_reference < first.out.references.size(); ++first.next_reference) {
+            const Reference& reference = first.out.references[first.next_reference];
+            if (reference.process != first.next_process) break;
+            out.references.push_back(reference);
+            out.references.back().process = index;
+        }
+        ++first.next_process;
+    }
+}
+
+Result<void> read_apart(const SnapshotRequest& request, int proc, const std::vector<pid_t>& pids, std::atomic<std::size_t>& next, Snapshot& out) {
+    std::vector<Part> parts(std::min<std::size_t>(request.threads, pids.size()));
+    const auto read_part = [&](Part& part) {
+        try {
+            part.out.clock = out.clock;
+            part.done = Reader(request, proc, part.out).read(pids, next, part.order);
+        } catch (const std::bad_alloc&) {
+            part.done = fail(ENOMEM, "not enough memory for a snapshot");
+        }
+    };
+    try {
+        for (std::size_t at = 1; at < parts.size(); ++at) parts[at].thread = std::thread(read_part, std::ref(parts[at]));
+    } catch (const std::system_error&) {
+        // No more threads for this process: the ones it has read everything.
+    }
+    read_part(parts[0]);
+    for (Part& part : parts) {
+        if (part.thread.joinable()) part.thread.join();
+    }
+    for (Part& part : parts) {
+        if (!part.done) return part.done;
+    }
+    put_together(parts, out);
+    return {};
+}
+
 }  // namespace
 
 Result<Snapshot> read_procfs_snapshot(const SnapshotRequest& request) { return read_procfs_snapshot(request, "/proc"); }
 
 Result<Snapshot> read_procfs_snapshot(const SnapshotRequest& request, const std::string& proc_root) {
     try {
-        UniqueFd proc(::open(proc_root.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+        const UniqueFd proc(::open(proc_root.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
         if (!proc.valid()) return fail_errno(errno, "open " + proc_root);
         Snapshot snapshot;
         snapshot.source = "procfs";
         snapshot.began_ns = boottime_now_ns();
         snapshot.clock = WallClock::now();
-        Reader reader(request, std::move(proc), snapshot);
-        if (auto done = reader.read(); !done) return tl::unexpected<Error>(done.error());
+        Reader reader(request, proc.get(), snapshot);
+        const auto pids = reader.list();
+        if (!pids) return tl::unexpected<Error>(pids.error());
+        std::atomic<std::size_t> next = 0;
+        if (std::min<std::size_t>(request.threads, pids->size()) < 2) {
+            std::vector<std::size_t> order;
+            if (auto done = reader.read(*pids, next, order); !done) return tl::unexpected<Error>(done.error());
+        } else if (auto done = read_apart(request, proc.get(), *pids, next, snapshot); !done) {
+            return tl::unexpected<Error>(done.error());
+        }
         snapshot.ended_ns = boottime_now_ns();
         return snapshot;
     } catch (const std::bad_alloc&) {

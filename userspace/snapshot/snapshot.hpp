@@ -20,6 +20,7 @@ struct SnapshotRequest {
     std::vector<pid_t> pids;                 // empty: all processes
     bool deleted_only = false;               // only NameState::deleted and those in also_states; the iterators filter in the kernel
     std::uint16_t also_states = 0;           // with deleted_only: bit 1 << NameState, of gone, memfd, tmpfile, shm and silly
+    unsigned threads = 1;                    // that may read at once, the caller's included; they are gone when the read returns
     bool hidden = false;                     // with deleted_only and no pids: Snapshot::hidden, where tracking is armed
 
     [[nodiscard]] bool wants(RefKind kind) const { return (kinds & (1U << static_cast<unsigned>(kind))) != 0; }
