@@ -297,6 +297,8 @@ void Listing::sort(const Column* by) {
     }
     // Processes are in the order of their pids.
     const auto place = [&](std::uint32_t index) { return std::pair(snapshot.references[index].process, fd_order(context(index))); };
+    // So they come, where descriptors alone are read: then the index says which is first.
+    const bool in_place = std::is_sorted(rows_.begin(), rows_.end(), [&](std::uint32_t a, std::uint32_t b) { return place(a) < place(b); });
     std::sort(keys.begin(), keys.end(), [&](const Key& a, const Key& b) {
         if (a.number != b.number) return a.number < b.number;
         if (texts.empty()) {
@@ -304,9 +306,12 @@ void Listing::sort(const Column* by) {
         } else if (const int order = texts[a.second].compare(texts[b.second]); order != 0) {
             return order < 0;
         }
-        const auto place_a = place(a.index);
-        const auto place_b = place(b.index);
-        return place_a != place_b ? place_a < place_b : a.index < b.index;
+        if (!in_place) {
+            const auto place_a = place(a.index);
+            const auto place_b = place(b.index);
+            if (place_a != place_b) return place_a < place_b;
+        }
+        return a.index < b.index;
     });
     if (options_.reverse) std::reverse(keys.begin(), keys.end());
     std::transform(keys.begin(), keys.end(), rows_.begin(), [](const Key& key) { return key.index; });
