@@ -899,8 +899,12 @@ static void part_memory(void)
 		CHECK(write(go[1], "x", 1) == 1, "write");
 	for (int i = 0; i < children; i++) {
 		int status = 0;
+		pid_t ended;
 
-		CHECK(waitpid(pids[i], &status, 0) == pids[i] && status == 0, "a child: %#x", (unsigned)status);
+		do
+			ended = waitpid(pids[i], &status, 0);
+		while (ended < 0 && errno == EINTR); /* the other parts have handlers */
+		CHECK(ended == pids[i] && status == 0, "a child: %d, %#x", (int)ended, (unsigned)status);
 	}
 	/* There is room again. */
 	int fd = open(late, O_RDONLY | O_CLOEXEC);
