@@ -632,7 +632,8 @@ std::optional<RemovalNote> Reconciler::removal_of(std::uint32_t number, std::uin
     index_.paths_.append_text(index_.descriptions_[number].path, path);
     // One that removed this name before the file was there took another file.
     const std::uint64_t opened_ns = index_.times_.get(index_.descriptions_[number].opened).earliest_ns;
-    return options_.removals->find(path, std::max(named_ns, opened_ns), snapshot_.ended_ns);
+    const Index::FileKey file = index_.file_of(number);
+    return options_.removals->find(device_number(file.dev), file.ino, path, std::max(named_ns, opened_ns), snapshot_.ended_ns);
 }
 
 void Reconciler::removal_events() {

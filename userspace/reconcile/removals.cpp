@@ -90,7 +90,8 @@ RemovalNote Removals::note_of(const Seen& seen) const {
     return note;
 }
 
-std::optional<RemovalNote> Removals::find(std::string_view path, std::uint64_t from_ns, std::uint64_t to_ns) const {
+std::optional<RemovalNote> Removals::find(DeviceNumber dev, std::uint64_t ino, std::string_view path, std::uint64_t from_ns,
+                                          std::uint64_t to_ns) const {
     const std::string_view name = last_name(path);
     const std::uint64_t hash = PathStore::hash_of(name);
     const Seen* likely = nullptr;  // of that name: whose path is most alike, and of these the latest
@@ -99,7 +100,9 @@ std::optional<RemovalNote> Removals::find(std::string_view path, std::uint64_t f
     bool several = false;
     for (auto seen = recent_.rbegin(); seen != recent_.rend() && seen->at_ns >= from_ns; ++seen) {
         if (seen->at_ns > to_ns + record_delay_ns) continue;
-        if (seen->name == 0) {
+        if (seen->ino != 0) {
+            if (seen->ino == ino && seen->dev == kernel_device(dev)) return note_of(*seen);
+        } else if (seen->name == 0) {
             several |= nameless != nullptr;
             nameless = &*seen;
         } else if (seen->name == hash && last_name(seen->path) == name) {
@@ -237,6 +240,8 @@ void Removals::apply(const UnlinkedRecord& record, const EventSink& sink) {
     seen.pid = static_cast<pid_t>(raw.header.pid);
     seen.uid = raw.uid;
     seen.cgroup = raw.cgroup;
+    seen.dev = raw.dev;
+    seen.ino = raw.ino;
     seen.comm = comm_text(raw.comm);
     if (!record.exe.empty()) append_names(record.exe, (raw.exe_flags & FDSPAN_PLACE_BASE_CUT) != 0, seen.exe);
     if (record.places != 0) {
@@ -439,9 +444,9 @@ void Removals::before_close(const Record& record, const EventSink& sink) {
     RemovalNote note;
     const std::uint64_t closed_ns = raw->closed.header.boottime_ns;
     note.when = Interval::bounded(std::min(opened.earliest_ns, closed_ns), closed_ns);
-    if (const auto seen = find(path, opened.earliest_ns, closed_ns)) note = *seen;
-    note.allocated = raw->allocated;
     const Index::FileKey file = index_.file_of(number);
+    if (const auto seen = find(device_number(file.dev), file.ino, path, opened.earliest_ns, closed_ns)) note = *seen;
+    note.allocated = raw->allocated;
     index_.note_deleted(device_number(file.dev), file.ino, note, sink);
 }
 

@@ -48,8 +48,9 @@ public:
     [[nodiscard]] bool paths_are_stale() const { return paths_are_stale_; }
     void paths_are_mended() { paths_are_stale_ = false; }
 
-    // Who took a name from the file of this path, between the two moments. The views in the note live until the next call.
-    [[nodiscard]] std::optional<RemovalNote> find(std::string_view path, std::uint64_t from_ns, std::uint64_t to_ns) const;
+    // Who took a name from this file, or where the kernel side tells paths only, from this path, between the two moments. The views in the note live until the next call.
+    [[nodiscard]] std::optional<RemovalNote> find(DeviceNumber dev, std::uint64_t ino, std::string_view path, std::uint64_t from_ns,
+                                                  std::uint64_t to_ns) const;
 
     // Whether a removal of that very path was seen since then.
     [[nodiscard]] bool find_exactly(std::string_view path, std::uint64_t from_ns) const;
@@ -61,6 +62,8 @@ private:
         pid_t pid = 0;
         uid_t uid = 0;
         std::uint64_t cgroup = 0;
+        std::uint32_t dev = 0;
+        std::uint64_t ino = 0;   // 0: the kernel side does not say
         std::string comm, exe;
         std::string path;        // what was removed, as well as it is known: dots resolved, symbolic links not
         std::uint64_t name = 0;  // hash of its last component; 0: any
