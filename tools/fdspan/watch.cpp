@@ -17,6 +17,7 @@
 #include "columns.hpp"
 #include "duration.hpp"
 #include "filter.hpp"
+#include "mount_view.hpp"
 #include "options.hpp"
 #include "text.hpp"
 
@@ -167,7 +168,10 @@ void EventPrinter::print_json(const Event& event) {
     clock_.append_json(out, event.when);
     out += ',';
     if (event.process != nullptr || event.reference != nullptr) {
-        const RowContext row = context(event);
+        RowContext row = context(event);
+        // It costs a look at /proc: not for events that come by the thousand.
+        MountView mounts;
+        if (event.process != nullptr && (event.kind == EventKind::deleted || event.kind == EventKind::unlinked)) row.mounts = &mounts;
         for (const Column& column : all_columns()) {
             if (column.json == nullptr || column.name == "AGE") continue;  // the duration of a closed span says it
             if (column.name == "ALLOCATED" && event.allocated) continue;   // the event knows better

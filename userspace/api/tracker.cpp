@@ -434,6 +434,7 @@ Result<void> Tracker::State::resync(const Sink& sink) {
     }
     full = false;
     if (auto done = resync_with(*snapshot, reconcile_options(*who), sink); !done) return done;
+    removals.after_look(Removals::Looked::at_everything, began, sink);
     if (options.max_index_bytes != 0) measure();
     if (reader) {
         auto swept = reader->sweep();
@@ -482,7 +483,7 @@ Result<void> Tracker::State::sweep_unlinked(const Sink& sink) {
         if (!fits_beside(*snapshot)) refuse_all();
         else if (auto done = resync_with(*snapshot, how, sink); !done) return done;
     }
-    removals.after_sweep(sink);
+    removals.after_look(Removals::Looked::at_deleted, began, sink);
     const std::uint64_t ended = boottime_now_ns();
     const std::uint64_t took = ended - began;
     next_sweep_ns = ended + std::max(sweep_interval_ns, sweep_share * took);

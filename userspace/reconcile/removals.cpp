@@ -396,35 +396,81 @@ void Removals::apply_known(const UnlinkedRecord& record, const Seen& seen, const
         if (index_.descriptions_[number].first_ref != Index::none) held = number;
     }
     if (raw.nlink != 0 && !S_ISDIR(raw.mode)) {
-        for (const std::uint32_t number : descriptions) {
-            if (index_.paths_.name(index_.descriptions_[number].path.name) != last_name(seen.path)) continue;
-            const Verdict verdict = judge(number, seen, true, sink);
-            if (verdict == Verdict::found) return;
-            if (verdict == Verdict::other) continue;
-            // Nobody to ask, and the kernel has said already which file and which name.
-            index_.note_unlinked(number, raw.nlink, note_of(seen), sink);
-            return;
+        const Unheld unheld{device_number(raw.dev), raw.ino, raw.nlink, raw.allocated, seen};
+        if (!apply_unlinked(unheld, unheld_.size() == max_unheld, sink)) {
+            unheld_.push_back(unheld);
+            paths_are_stale_ = true;
         }
         return;
     }
     if (held == Index::none) {
-        wish_ = std::max(wish_, known ? Wish::soon : Wish::whenever);
-        if (known && unheld_.size() < max_unheld) unheld_.push_back({device_number(raw.dev), raw.ino, raw.allocated, seen});
+        // The kernel counts more references than the removal needs: somebody has it.
+        wish_ = Wish::soon;
+        if (known && unheld_.size() < max_unheld) unheld_.push_back({device_number(raw.dev), raw.ino, 0, raw.allocated, seen});
         return;
     }
     RemovalNote note = note_of(seen);
-    const auto look = look_at_file(held, false);
+    const auto labelled = look_at(held, true);
+    const auto look = labelled ? labelled : look_at_file(held, false);
     note.allocated = look ? look->stx.stx_blocks * 512 : raw.allocated;
+    if (labelled) relabel_deleted(descriptions, held, labelled->text);
     index_.note_deleted(device_number(raw.dev), raw.ino, note, sink);
 }
 
-void Removals::after_sweep(const EventSink& sink) {
-    for (const Unheld& unheld : unheld_) {
-        RemovalNote note = note_of(unheld.seen);
-        note.allocated = unheld.allocated;
-        index_.note_deleted(unheld.dev, unheld.ino, note, sink);
+// A directory above it may have been moved meanwhile: the magic link has the path as it was when it was deleted.
+void Removals::relabel_deleted(const std::vector<std::uint32_t>& descriptions, std::uint32_t held, std::string_view text) {
+    const PathStore::Path before = index_.descriptions_[held].path;
+    // The hook comes a little before the kernel takes the name out.
+    if (index_.paths_.equals(before, text)) return;
+    if (text.ends_with(deleted_mark)) text.remove_suffix(deleted_mark.size());
+    if (index_.paths_.equals(before, text)) return;
+    std::string old;
+    index_.paths_.append_text(before, old);
+    for (const std::uint32_t number : descriptions) {
+        if (index_.paths_.equals(index_.descriptions_[number].path, old)) index_.set_description_path(number, index_.paths_.intern(text), false);
     }
-    unheld_.clear();
+}
+
+// A name is gone and a link is left. False: nobody known can be asked, which a snapshot of everything may change.
+bool Removals::apply_unlinked(const Unheld& unheld, bool all_seen, const EventSink& sink) {
+    const Index::FileKey file{kernel_device(unheld.dev), unheld.ino};
+    for (std::uint32_t number = index_.by_inode_.head(Index::file_hash(file.dev, file.ino)); number != Index::none;
+         number = index_.descriptions_[number].next_by_inode) {
+        const Index::Description& description = index_.descriptions_[number];
+        if (index_.file_of(number) != file || index_.name_of(description) != NameState::named) continue;
+        if (index_.paths_.name(description.path.name) != last_name(unheld.seen.path)) continue;
+        switch (judge(number, unheld.seen, true, sink)) {
+            case Verdict::found: return true;
+            case Verdict::other: continue;
+            case Verdict::unknown: break;
+        }
+        // The kernel has said already which file and which name.
+        if (all_seen) index_.note_unlinked(number, unheld.nlink, note_of(unheld.seen), sink);
+        return all_seen;
+    }
+    return true;
+}
+
+void Removals::after_look(Looked looked, std::uint64_t began_ns, const EventSink& sink) {
+    std::vector<Unheld> unheld;
+    unheld.swap(unheld_);
+    for (Unheld& one : unheld) {
+        // Removed while the look was under way: its holder may have been passed by already.
+        const bool too_late = one.seen.at_ns >= began_ns;
+        if (too_late || (one.nlink != 0 && looked == Looked::at_deleted)) {
+            if (one.nlink == 0) wish_ = Wish::soon;
+            else paths_are_stale_ = true;
+            unheld_.push_back(std::move(one));
+            continue;
+        }
+        if (one.nlink != 0) {
+            (void)apply_unlinked(one, true, sink);
+            continue;
+        }
+        RemovalNote note = note_of(one.seen);
+        note.allocated = one.allocated;
+        index_.note_deleted(one.dev, one.ino, note, sink);
+    }
 }
 
 void Removals::before_close(const Record& record, const EventSink& sink) {

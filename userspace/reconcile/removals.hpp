@@ -42,8 +42,9 @@ public:
     enum class Wish : std::uint8_t { none, whenever, soon };
     [[nodiscard]] Wish wish() const { return wish_; }
     void wish_is_met() { wish_ = Wish::none; }
-    // Every holder that a look through all processes shows is in the index now: what it could not show is in flight.
-    void after_sweep(const EventSink& sink);
+    // Every holder that a look through all processes, begun at that moment, shows is in the index now: what it could not show is in flight.
+    enum class Looked : std::uint8_t { at_deleted, at_everything };
+    void after_look(Looked looked, std::uint64_t began_ns, const EventSink& sink);
     // A directory was moved with more below it than was looked at, or a name was taken from a file that nobody could be asked about.
     [[nodiscard]] bool paths_are_stale() const { return paths_are_stale_; }
     void paths_are_mended() { paths_are_stale_ = false; }
@@ -91,18 +92,21 @@ private:
     void moved(const std::string& from, bool whole);
     void moved_known(const fdspan_unlinked& raw);
     void relabel(std::uint32_t description);
+    void relabel_deleted(const std::vector<std::uint32_t>& descriptions, std::uint32_t held, std::string_view text);
     [[nodiscard]] static std::string resolve(const GivenPath& place);
     // Descriptions of that very path, or all with its last name: those first whose paths are most alike.
     enum class Where : std::uint8_t { at_path, anywhere };
     [[nodiscard]] std::vector<std::uint32_t> named(std::string_view path, Where where) const;
 
-    // Deleted, as the kernel says, with a description that nobody known holds.
+    // Lost a name, as the kernel says, and has a description that nobody known holds.
     struct Unheld {
         DeviceNumber dev;
         std::uint64_t ino;
+        std::uint32_t nlink;
         std::uint64_t allocated;
         Seen seen;
     };
+    [[nodiscard]] bool apply_unlinked(const Unheld& unheld, bool all_seen, const EventSink& sink);
 
     Index& index_;
     std::deque<Seen> recent_;
