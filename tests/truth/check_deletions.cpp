@@ -55,6 +55,8 @@ struct HoldWay {
     bool of_directory;
     const char* ref;  // how a holder shows; null: it does not
 };
+constexpr int patience_s = 60;  // for news that must come
+
 constexpr HoldWay hold_ways[] = {
     {Hold::fd, "fd", false, "fd"},         {Hold::fork, "fork", false, "fd"},
     {Hold::mem, "mem", false, "mem"},      {Hold::exe, "exe", false, "exe"},
@@ -314,9 +316,28 @@ void let_go(Cell& cell) {
 
 // ---- what was told ----
 
+// Of the cell that a path is of; the directory may have been moved.
+std::string home_of(const std::string& path) {
+    constexpr std::string_view moved = "-moved";
+    std::string home = path.substr(0, path.rfind('/'));
+    if (home.ends_with(moved)) home.resize(home.size() - moved.size());
+    return home;
+}
+
+// With another link left nothing but a snapshot shows the syscall backend a holder that has no descriptor; and through /proc nobody
+// can tell on overlayfs whether the name a file is shown by is still there.
+bool is_doubtful(const Settings& settings, const Cell& cell) {
+    const bool late = settings.backend == "syscall" && (cell.hold->hold == Hold::mem || cell.hold->hold == Hold::exe);
+    return late || (settings.backend == "procfs" && cell.file_system == "overlay");
+}
+
 class Check {
 public:
-    Check(const Settings& settings, std::vector<Json> events) : settings_(settings), events_(std::move(events)) {}
+    Check(const Settings& settings, std::vector<Json> events) : settings_(settings), events_(std::move(events)) {
+        for (const Json& event : events_) {
+            if (event.contains("path")) by_home_[home_of(event.at("path").get_ref<const std::string&>())].push_back(&event);
+        }
+    }
 
     void one(const Cell& cell);
     [[nodiscard]] int failures() const { return failures_; }
@@ -333,18 +354,17 @@ private:
 
     const Settings& settings_;
     std::vector<Json> events_;
+    std::map<std::string, std::vector<const Json*>> by_home_;
     int failures_ = 0;
 };
 
 std::vector<const Json*> Check::about(const char* kind, const Cell& cell) const {
     std::vector<const Json*> found;
-    for (const Json& event : events_) {
-        if (event.at("event") != kind || !event.contains("path")) continue;
-        const std::string path = event.at("path");
-        if (path.starts_with(cell.home + "/victim") || path.starts_with(cell.home + "/moved") || path == cell.home + "/second" ||
-            path.starts_with(cell.home + "-moved/")) {
-            found.push_back(&event);
-        }
+    const auto events = by_home_.find(cell.home);
+    if (events == by_home_.end()) return found;
+    for (const Json* const event : events->second) {
+        // What takes a victim's place is not the victim.
+        if (event->at("event") == kind && event->at("path") != cell.home + "/other") found.push_back(event);
     }
     return found;
 }
@@ -403,11 +423,7 @@ void Check::release(const Cell& cell) {
 }
 
 void Check::one(const Cell& cell) {
-    // With another link left nothing but a snapshot shows the syscall backend a holder that has no descriptor; and through /proc nobody
-    // can tell on overlayfs whether the name a file is shown by is still there.
-    const bool late = settings_.backend == "syscall" && (cell.hold->hold == Hold::mem || cell.hold->hold == Hold::exe);
-    const bool doubtful = late || (polls() && cell.file_system == "overlay");
-    if (cell.remove->unlinked_first != nullptr && (!doubtful || !about("unlinked", cell).empty())) {
+    if (cell.remove->unlinked_first != nullptr && (!is_doubtful(settings_, cell) || !about("unlinked", cell).empty())) {
         removal(cell, "unlinked", cell.remove->unlinked_first, cell.first_culprit, cell.first_from_ns, cell.first_to_ns);
     } else if (cell.remove->unlinked_first == nullptr && !about("unlinked", cell).empty()) {
         fail(cell, "unlinked, but the name moved or was the last");
@@ -476,7 +492,6 @@ int check(const Settings& settings) {
     const auto places = make_places(settings);
     std::vector<Cell> cells = make_cells(settings, places);
     const bool polls = settings.backend == "procfs";
-    const auto settle = [polls] { ::usleep(polls ? 2'500'000 : 1'500'000); };
     std::vector<int> releases;
     if (settings.older) for (Cell& cell : cells) prepare(cell, releases);
 
@@ -486,32 +501,58 @@ int check(const Settings& settings) {
     std::string line;
     if (!watch.line(line)) throw std::runtime_error("watch did not start");
     std::vector<Json> events;
-    std::atomic<std::size_t> last_releases = 0;
+    std::atomic<std::size_t> last_releases = 0, deletions = 0, unlinkings = 0, canaries = 0;
     std::thread reader([&] {
         try {
             while (watch.line(line)) {
-                const bool ours = line.find("fdspan-deletions") != std::string::npos;
-                if (ours && line.find("held_deleted_ns") != std::string::npos) ++last_releases;
-                if (ours || line.find("\"lost\"") != std::string::npos) events.push_back(Json::parse(line));
+                const auto says = [&line](const char* what) { return line.find(what) != std::string::npos; };
+                if (says("/canary")) {
+                    canaries += says("\"event\":\"deleted\"");
+                    continue;
+                }
+                const bool ours = says("fdspan-deletions");
+                if (ours && says("held_deleted_ns")) ++last_releases;
+                if (ours && says("\"event\":\"deleted\"")) ++deletions;
+                if (ours && says("\"event\":\"unlinked\"")) ++unlinkings;
+                if (ours || says("\"lost\"")) events.push_back(Json::parse(line));
             }
         } catch (const std::exception& error) {
             std::printf("FAILED: %s\n", error.what());
         }
     });
 
+    const auto wait_for = [](const std::atomic<std::size_t>& count, std::size_t wanted) {
+        for (int tenths = 0; tenths < 10 * patience_s && count < wanted; ++tenths) ::usleep(100'000);
+    };
+    // What was deleted after everything else is told after it: nothing more of that is under way then.
+    std::size_t canary = 0;
+    const auto catch_up = [&] {
+        const std::string path = places.front().second + "/canary";
+        const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        must(fd >= 0, path.c_str());
+        if (polls) ::usleep(1'000'000);  // a poll has to see it first
+        must(::unlink(path.c_str()) == 0, path.c_str());
+        wait_for(canaries, ++canary);
+        ::close(fd);
+        ::usleep(1'500'000);  // what is told once is not told again; and for what need not be told, though it mostly is
+    };
+    const auto count = [&cells](const auto& which) { return static_cast<std::size_t>(std::count_if(cells.begin(), cells.end(), which)); };
+    const std::size_t to_delete = count([](const Cell& cell) { return cell.remove->how != nullptr; });
+
     if (!settings.older) for (Cell& cell : cells) prepare(cell, releases);
-    settle();
+    catch_up();
     for (Cell& cell : cells) remove_first(cell);
-    if (std::any_of(cells.begin(), cells.end(), [](const Cell& cell) { return cell.first_culprit >= 0; })) settle();
+    wait_for(unlinkings, count([&](const Cell& cell) { return cell.remove->unlinked_first != nullptr && !is_doubtful(settings, cell); }));
+    catch_up();
     for (Cell& cell : cells) remove_last(cell);
-    settle();
+    wait_for(deletions, to_delete);
+    catch_up();
     for (Cell& cell : cells) let_go(cell);
     const std::uint64_t gone_ns = boottime_ns();
     for (Cell& cell : cells) cell.released_to_ns = gone_ns;
     // What has neither descriptor nor hook ends with a snapshot, at a share of the processor's time that a busy machine stretches.
-    const auto expected = static_cast<std::size_t>(std::count_if(cells.begin(), cells.end(), [](const Cell& cell) { return cell.remove->how != nullptr; }));
-    for (int waited = 0; waited < 20 && last_releases < expected; ++waited) ::usleep(500'000);
-    settle();
+    wait_for(last_releases, to_delete);
+    catch_up();
     watch.send_signal(SIGTERM);
     reader.join();
     const int code = watch.wait();
