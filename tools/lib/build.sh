@@ -14,7 +14,7 @@ build() {
     flock 9
     local cache=$BUILD/CMakeCache.txt
     if [[ ! -f $BUILD/build.ninja || $(sed -n 's/^CMAKE_HOME_DIRECTORY:INTERNAL=//p' "$cache" 2>/dev/null) != "$ROOT" ]]; then
-      note "building into $BUILD; the first time takes a minute or two"
+      note "building into $BUILD; the first time takes some minutes"
       # --fresh: a tree that was moved or copied brings a cache of its old place.
       quietly "$BUILD/configure.log" cmake --fresh -S "$ROOT" -B "$BUILD" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo || exit 2
     fi
