@@ -5,7 +5,7 @@ chmod 1777 "$work"
 export TMPDIR=$work
 cp "$BIN/contract" "$library" "$work/"
 ln -sf libfdspan.so "$work/libfdspan.so.0"
-contract() { LD_LIBRARY_PATH=$work timeout 200 "$@" >"$work/out" 2>"$work/err"; code=$?; }
+contract() { LD_LIBRARY_PATH=$work timeout 400 "$@" >"$work/out" 2>"$work/err"; code=$?; }
 expect_quiet() { # WHAT
     [ "$code" -eq 0 ] || fail "$1: exit code $code: $(head -c 1500 "$work/out")"
     [ ! -s "$work/err" ] || fail "$1: nothing on stderr: $(head -c 600 "$work/err")"
@@ -17,7 +17,7 @@ contract "$work/contract" procfs misuse events callbacks queries filters files c
 expect_quiet "procfs"
 contract "$work/contract" auto blocked
 expect_quiet "a host that blocks"
-contract "$work/contract" procfs cycles="${CYCLES:-1000}" auto cycles="${BPF_CYCLES:-8}"
+contract "$work/contract" procfs cycles="${CYCLES:-1000}" auto cycles="${BPF_CYCLES:-4}"
 expect_quiet "opened and closed over and over"
 cat "$work/out"
 

@@ -44,9 +44,10 @@ coproc HOLD {
   echo ready
   read -r _
 }
+hold=$HOLD_PID # gone as soon as it is reaped
 read -r _ <&"${HOLD[0]}"
 after=$(($(boottime_ns) + 20000000))
-run ls -p "$HOLD_PID" --json
+run ls -p "$hold" --json
 if [[ $code -ne 3 ]]; then fail "ls exits $code instead of 3: $(cat "$work/err")"; fi
 if ! grep -q 'maps were full' "$work/err"; then fail "ls does not say why: $(cat "$work/err")"; fi
 expect "ls" ".complete == false and (.references | length > $entries)"
@@ -61,6 +62,6 @@ expect "doctor" ".armed | .descriptions_lost > 0 and .descriptions <= .max_descr
 run doctor
 if ! grep -q 'a map was full' "$work/out"; then fail "doctor does not say it in words: $(tail -n 3 "$work/out")"; fi
 echo >&"${HOLD[1]}"
-wait "$HOLD_PID" || true
+wait "$hold" || true
 "$FDSPAN" disarm >/dev/null
 exit $failed

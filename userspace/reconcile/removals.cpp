@@ -13,6 +13,7 @@
 #include <sstream>
 
 #include "base/clock.hpp"
+#include "snapshot/procfs_parse.hpp"
 
 namespace fdspan {
 namespace {
@@ -37,6 +38,18 @@ Removal removal_of(std::uint16_t how) {
 std::uint64_t changed_ns(const struct statx& stx) {
     const std::int64_t realtime_ns = std::clamp<std::int64_t>(stx.stx_ctime.tv_sec, 0, 4'000'000'000) * 1'000'000'000 + stx.stx_ctime.tv_nsec;
     return WallClock::now().to_boottime_ns(realtime_ns);
+}
+
+// The number that the inode itself has, of the descriptor that a magic link is of (fs/proc/fd.c, seq_show); 0: it is of none.
+std::uint64_t inode_shown_by_fdinfo(std::string link) {
+    const std::size_t at = link.rfind("/fd/");
+    if (at == std::string::npos) return 0;
+    const UniqueFd fd(::open(link.insert(at + 3, "info").c_str(), O_RDONLY | O_CLOEXEC));
+    std::array<char, 4096> text;
+    const ssize_t length = fd.valid() ? ::read(fd.get(), text.data(), text.size()) : -1;
+    if (length <= 0) return 0;
+    const auto info = procfs::parse_fdinfo({text.data(), static_cast<std::size_t>(length)});
+    return info ? info->ino.value_or(0) : 0;
 }
 
 // How much of two paths is the same at their ends.
@@ -135,15 +148,16 @@ std::optional<Removals::Look> Removals::look_at(std::uint32_t number, bool text)
         // The holder may have let go meanwhile, and its number may mean another file.
         if (::statx(AT_FDCWD, link.c_str(), AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &look.stx) != 0) return;
         const bool same_dev = kernel_device({look.stx.stx_dev_major, look.stx.stx_dev_minor}) == file.dev;
-        const bool same_file = same_dev && look.stx.stx_ino == file.ino;
-        if (text || !same_file) {
+        const bool same_numbers = same_dev && look.stx.stx_ino == file.ino;
+        if (text || !same_numbers) {
             std::array<char, 2 * PATH_MAX> bytes;
             const ssize_t length = ::readlink(link.c_str(), bytes.data(), bytes.size());
             if (length < 0) return;
             look.text.assign(bytes.data(), static_cast<std::size_t>(length));
         }
-        if (!same_file) {
-            // overlayfs and btrfs show other numbers than their inodes have: the path has to do, once the kernel says it is no more.
+        if (!same_numbers && inode_shown_by_fdinfo(link) != file.ino) {
+            // overlayfs and btrfs show other numbers than their inodes have, and fdinfo is of descriptors only: the path has to do, once
+            // the kernel says it is no more.
             std::string path;
             index_.paths_.append_text(index_.descriptions_[number].path, path);
             if (look.stx.stx_nlink != 0 ? look.text != path : look.text != path.append(deleted_mark)) return;
@@ -369,6 +383,13 @@ Removals::Verdict Removals::judge(std::uint32_t number, const Seen& seen, bool a
     // A directory has one name, though a file system may show it with a link for ever (overlayfs: fs/overlayfs/inode.c, ovl_getattr).
     const bool deleted = look->stx.stx_nlink == 0 || (directory && look->text == unlinked);
     RemovalNote note = note_of(seen);
+    // It had another link then: changed since, that went later, by a removal whose news is still to come.
+    const bool later = !directory && known_nlink > 1 && changed_ns(look->stx) > seen.at_ns + clock_tolerance_ns;
+    if (deleted && at_path && later) {
+        if (index_.name_of(description) != NameState::named) return Verdict::other;
+        index_.note_unlinked(number, known_nlink - 1, note, sink);
+        return Verdict::found;
+    }
     if (deleted) {
         note.allocated = look->stx.stx_blocks * 512;
         return index_.note_deleted(device_number(file.dev), file.ino, note, sink) ? Verdict::found : Verdict::other;
