@@ -10,7 +10,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         require_inside(line->comm, text);
         // A comm may hold parentheses, so it ends at the last one that it can reach.
         const auto begin = static_cast<std::size_t>(line->comm.data() - text.data());
-        require(text.rfind(')', begin + 128) == begin + line->comm.size());
+        require(text.rfind(')', begin + 64) == begin + line->comm.size());
     }
     return 0;
 }

@@ -61,9 +61,9 @@ std::optional<std::uint64_t> parse_number(std::string_view text, int base) {
 std::optional<StatLine> parse_stat(std::string_view text) {
     StatLine line;
     if (!take(text, line.pid) || !take(text, ' ') || !take(text, '(')) return std::nullopt;
-    // A name may hold anything, parentheses too, and has less than 64 bytes, of which a newline and a backslash are shown as two
+    // A name may hold anything, parentheses too, and has less than 64 bytes, those of 15 included that the kernel has to escape
     // (fs/proc/array.c, proc_task_name); the numbers that follow have none.
-    constexpr std::size_t comm_bytes_max = 128;
+    constexpr std::size_t comm_bytes_max = 64;
     const std::size_t comm_end = text.rfind(')', comm_bytes_max);
     if (comm_end == std::string_view::npos) return std::nullopt;
     line.comm = text.substr(0, comm_end);
