@@ -70,8 +70,10 @@ else
     expect_code 3 "a log with losses is incomplete"
 fi
 exec 7</etc/hostname
-sleep 1
-run ls --json -p $$ --socket "$socket"
-jq_check '.references[] | select(.fd == 7) | .path == "/etc/hostname"' "afterwards"
+shown() {
+    run ls --json -p $$ --socket "$socket"
+    jq -e '.references[] | select(.fd == 7) | .path == "/etc/hostname"' "$work/out" >/dev/null
+}
+until_true "what is opened afterwards is shown" shown
 stop_daemon
 finish

@@ -32,7 +32,7 @@ for round in range(kills):
     daemon = subprocess.Popen([fdspand, "--config", work + "/config.json", "--database", database, "--socket", work + "/socket", "--metrics", "", "--min-duration", "0"], stderr=log)
     # Some die while they start.
     if random.random() < 0.8:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while ": ready\n" not in open(work + "/daemon.err").read():
             assert daemon.poll() is None, open(work + "/daemon.err").read()
             assert time.monotonic() < deadline, "not ready"
@@ -46,7 +46,7 @@ for round in range(kills):
     if os.path.exists(database):
         # What another process can read has been committed.
         try:
-            reader = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5)
+            reader = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=60)
             rows, last = reader.execute("SELECT count(*), max(id) FROM events").fetchone()
             reader.close()
             committed = (rows, last)
@@ -56,7 +56,7 @@ for round in range(kills):
     daemon.wait()
     if not committed:
         continue
-    after = sqlite3.connect(database, timeout=5)
+    after = sqlite3.connect(database, timeout=60)
     assert after.execute("PRAGMA integrity_check").fetchone()[0] == "ok", "integrity"
     found = after.execute("SELECT count(*) FROM events WHERE id <= ?", (committed[1],)).fetchone()[0]
     assert found == committed[0], f"{found} of {committed[0]} committed rows are there"

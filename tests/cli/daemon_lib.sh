@@ -17,7 +17,7 @@ log_opens() {
     [ "$code" -ne 2 ]
 }
 wait_ready() {
-    for _ in $(seq 600); do
+    for _ in $(seq 1200); do
         if [ "$(grep -c ': ready$' "$work/daemon.err")" -gt "$starts" ]; then
             starts=$((starts + 1))
             # A slow disk keeps the log waiting, not the daemon.
@@ -38,7 +38,7 @@ stop_daemon() {
 }
 # until_logged ARGS…: of fdspan log; leaves $code and $work/out.
 until_logged() {
-    for _ in $(seq 300); do
+    for _ in $(seq 1200); do
         run log --database "$database" "$@"
         [ "$code" -eq 1 ] || return 0
         sleep 0.1
@@ -48,7 +48,7 @@ until_logged() {
 until_true() {
     local what=$1
     shift
-    for _ in $(seq 400); do
+    for _ in $(seq 1200); do
         "$@" && return 0
         sleep 0.1
     done

@@ -10,7 +10,7 @@ echo '{"monitor": {"leak_samples": 5, "leak_growth": 20}}' >"$work/config.json"
 start_daemon --config "$work/config.json" --metrics "$metrics" --textfile "$work/fdspan.prom" --interval 300ms
 
 # Every metric that the rules and the dashboard speak of is there.
-scrape() { python3 -c 'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())' "http://$metrics/metrics"; }
+scrape() { python3 -c 'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=60).read().decode())' "http://$metrics/metrics"; }
 scrape >"$work/scraped"
 promtool check metrics <"$work/scraped" >"$work/out" 2>&1 || fail "promtool about the metrics: $(head -3 "$work/out")"
 for name in $(grep -ohE '(fdspan|process)_[a-z_]+' "$monitoring/fdspan.rules.yml" "$monitoring/grafana.json" | sort -u); do
@@ -59,7 +59,7 @@ prometheus --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/tsdb"
 background+=("$!")
 fires() {
     python3 -c 'import json, sys, urllib.request
-alerts = json.load(urllib.request.urlopen(sys.argv[1], timeout=5))["data"]["alerts"]
+alerts = json.load(urllib.request.urlopen(sys.argv[1], timeout=60))["data"]["alerts"]
 sys.exit(0 if any(a["labels"]["alertname"] == "DeletedFilesHoldSpace" and a["state"] == "firing" for a in alerts) else 1)' "http://$server/api/v1/alerts" 2>/dev/null
 }
 # Prometheus takes a few seconds to begin, more on a machine that never ran it.

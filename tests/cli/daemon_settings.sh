@@ -5,13 +5,13 @@ config=$work/config.json
 
 check_config() { # TEXT…: leaves $code and $work/err
     printf '%s' "$1" >"$config"
-    timeout 20 "$fdspand" --config "$config" --check-config >"$work/out" 2>"$work/err"
+    timeout 120 "$fdspand" --config "$config" --check-config >"$work/out" 2>"$work/err"
     code=$?
 }
 check_config '{"backend": "auto", "log": {"max_age": "7d", /* why */ "max_size": 1048576}, "pinned": false}'
 expect_code 0 "good settings"
 cp "$SOURCE_DIR/tools/fdspand/fdspand.json" "$config"
-timeout 20 "$fdspand" --config "$config" --check-config >/dev/null || fail "the example"
+timeout 120 "$fdspand" --config "$config" --check-config >/dev/null || fail "the example"
 refused() { # TEXT KEY
     check_config "$1"
     expect_code 2 "$1"
@@ -35,7 +35,7 @@ refused '{' 'JSON'
 refused '' 'JSON'
 for arguments in '--config /nonexistent' '--bogus' '--database relative' '--check-config=x' 'surplus'; do
     # shellcheck disable=SC2086
-    timeout 20 "$fdspand" $arguments >"$work/out" 2>"$work/err"
+    timeout 120 "$fdspand" $arguments >"$work/out" 2>"$work/err"
     code=$?
     expect_code 2 "fdspand $arguments"
     [ "$(wc -l <"$work/err")" -eq 1 ] || fail "fdspand $arguments: one line: $(cat "$work/err")"
@@ -91,7 +91,7 @@ if command -v systemd-socket-activate >/dev/null; then
     daemon=$!
     background+=("$daemon")
     until_true "systemd-socket-activate listens" test -S "$work/activated"
-    timeout 20 "$FDSPAN" check --socket "$work/activated" >"$work/out" 2>&1
+    timeout 120 "$FDSPAN" check --socket "$work/activated" >"$work/out" 2>&1
     grep -q '^FDSPAN [A-Z]* - ' "$work/out" || fail "a socket that was handed over: $(cat "$work/out")"
     wait_ready
     run check --socket "$work/activated"

@@ -47,7 +47,7 @@ second=$holder
 chmod 755 "$work"
 . "$work/numbers"
 # shellcheck disable=SC2154 # twice and copy: descriptors of the process above
-sleep 60 <"/proc/$holder/fd/$twice" &
+sleep 600 <"/proc/$holder/fd/$twice" &
 background+=($!)
 sleeper=$!
 until [ "$(cat "/proc/$sleeper/comm")" = sleep ]; do sleep 0.01; done
@@ -128,7 +128,7 @@ if [ "$(id -u)" -eq 0 ] && losetup -f >/dev/null 2>&1; then
     jq_check ".files[] | select(.path == \"$work/two\") | .state == \"gone\" and .nlink == 1" "a loop device's file with another link, --gone"
     run deleted --explain "$work/disk"
     grep -qx "losetup -d ${loops[0]}" "$work/out" || fail "how a loop device gives its file up: $(cat "$work/out")"
-    id=$(timeout 60 "$FDSPAN" deleted --json "$work/disk" 2>/dev/null | jq -r '.files[0] | "\(.dev):\(.ino)"')
+    id=$(timeout 180 "$FDSPAN" deleted --json "$work/disk" 2>/dev/null | jq -r '.files[0] | "\(.dev):\(.ino)"')
     run recover --inode "$id" "$work/copy"
     expect_code 0 "what only a loop device holds can be recovered: $(cat "$work/err")"
     [ "$(sha256sum <"$work/copy")" = "$sum" ] || fail "what only a loop device holds is recovered as it was"
@@ -165,6 +165,6 @@ jq_check ".references[] | select(.path == \"/data/live\") | .outside_path == \"/
 [ "$(cat "/proc/$holder/root/data/live")" = live ] || fail "the way from outside leads there"
 run ls -p "$second" --json -o OUTSIDE
 jq_check '[.references[].outside_path] | unique == [null]' "nothing is outside here"
-run recover "$holder" "$(timeout 60 "$FDSPAN" deleted -p "$holder" --json | jq '.files[0].holders[0].fd')" "$work/from-container"
+run recover "$holder" "$(timeout 180 "$FDSPAN" deleted -p "$holder" --json | jq '.files[0].holders[0].fd')" "$work/from-container"
 [ "$(stat -c %s "$work/from-container")" -eq 5000 ] || fail "recovered out of a container"
 finish

@@ -41,7 +41,7 @@ for file in dir/file link-to-file hardlink dir/../dir/file; do
     run ls -p "$holder" --json "$work/$file"
     [ "$(paths)" = "$work/dir/file" ] || fail "$file leads to the file: $(paths)"
 done
-(cd "$work/dir" && timeout 60 "$FDSPAN" ls -p "$holder" --json ./file >"$work/out" 2>"$work/err")
+(cd "$work/dir" && timeout 180 "$FDSPAN" ls -p "$holder" --json ./file >"$work/out" 2>"$work/err")
 [ "$(paths)" = "$work/dir/file" ] || fail "a relative path"
 run ls -p "$holder" --json "$work/dir/gone"
 expect_code 0 "the former name of a deleted file"

@@ -25,7 +25,7 @@ finish() {
 
 # run ARGS…: leaves $code, $work/out and $work/err.
 run() {
-    timeout 60 "$FDSPAN" "$@" >"$work/out" 2>"$work/err"
+    timeout 180 "$FDSPAN" "$@" >"$work/out" 2>"$work/err"
     code=$?
 }
 expect_code() { # EXPECTED WHAT
@@ -44,7 +44,7 @@ start_holder() {
 import sys, time
 print('ready', flush=True)
 sys.stdout.close()
-time.sleep(300)" >"$ready" 2>"$work/holder.err" &
+time.sleep(600)" >"$ready" 2>"$work/holder.err" &
     holder=$!
     background+=("$holder")
     local line=

@@ -13,7 +13,7 @@ background+=("$own")
 sleep 300 &
 foreign=$!
 background+=("$foreign")
-sleep 0.2
+until [ "$(cat "/proc/$own/comm" "/proc/$foreign/comm" | tr '\n' ' ')" = 'sleep sleep ' ]; do sleep 0.05; done
 
 nobody ls --json
 expect_code 3 "an unprivileged ls"

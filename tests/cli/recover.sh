@@ -134,7 +134,7 @@ run recover --tid "$tid" "$holder" "$fd" of-thread
 expect_code 0 "--tid"
 [ "$(cat of-thread)" = 'of a thread' ] || fail "a descriptor that only a thread has"
 rm of-thread
-run recover --inode "$(timeout 60 "$FDSPAN" deleted -p "$holder" --json | jq -r '.files[0] | "\(.dev):\(.ino)"')" of-thread
+run recover --inode "$(timeout 180 "$FDSPAN" deleted -p "$holder" --json | jq -r '.files[0] | "\(.dev):\(.ino)"')" of-thread
 [ "$(cat of-thread)" = 'of a thread' ] || fail "--inode finds what only a thread has"
 rm of-thread
 run recover "$holder" "$fd" of-thread
@@ -218,7 +218,7 @@ grep -q truncate "$work/out" && fail "nothing to get back from a file that has a
 # File systems without O_TMPFILE, or that can't rename without replacing.
 : "${BIN:?folder of the helper programs}"
 other_ways() {
-    timeout 60 "$BIN/no_tmpfile" "$FDSPAN" "$@" >"$work/out" 2>"$work/err"
+    timeout 180 "$BIN/no_tmpfile" "$FDSPAN" "$@" >"$work/out" 2>"$work/err"
     code=$?
 }
 other_ways recover "$holder" "$rotated" out
@@ -261,7 +261,7 @@ def check(true, what):
 
 def with_copy(happens, terminal=None):
     """A holder of a deleted file of 128 MiB, a copy that has begun: what happens(source, holder, copy) makes of it."""
-    holder = subprocess.Popen(['sleep', '60'], stdin=(source := os.open('source', os.O_RDWR | os.O_CREAT, 0o600)))
+    holder = subprocess.Popen(['sleep', '600'], stdin=(source := os.open('source', os.O_RDWR | os.O_CREAT, 0o600)))
     for _ in range(size >> 20):
         os.write(source, b'x' * (1 << 20))
     os.unlink('source')
@@ -288,7 +288,7 @@ def with_copy(happens, terminal=None):
     check(caught, 'the copy could not be stopped in the middle')
     happens(source, holder, copy)
     copy.send_signal(signal.SIGCONT)
-    copy.wait(60)
+    copy.wait(180)
     left = os.listdir('out')
     text = '' if terminal else copy.stderr.read().decode()
     same = left == ['copy'] and os.stat('out/copy').st_size == os.fstat(source).st_size and open('out/copy', 'rb').read() == os.pread(source, 2 * size, 0)

@@ -12,7 +12,7 @@ for source in "$here"/*.cpp; do
     corpus=$folder/$name.corpus
     mkdir -p "$corpus" "$folder/$name.found"
     log=$folder/$name.log
-    if "$folder/$name" -max_total_time="$seconds" -max_len=65536 -timeout=5 -rss_limit_mb=512 -artifact_prefix="$folder/$name.found/" \
+    if "$folder/$name" -max_total_time="$seconds" -max_len=65536 -timeout=60 -rss_limit_mb=512 -artifact_prefix="$folder/$name.found/" \
         "$corpus" "$here/seeds/$name" >"$log" 2>&1; then
         printf '%-10s %s\n' "$name" "$(grep -o 'Done [0-9]* runs in [0-9]* second(s)' "$log")"
     else

@@ -22,7 +22,7 @@ nothing_left() {
   local left=''
   left=$(find "$pins" -mindepth 1 -maxdepth 1 -name 'fdspan*')
   if [[ -n $left ]]; then fail "$1: pins left: $left"; fi
-  for _ in $(seq 100); do
+  for _ in $(seq 600); do
     if [[ $(objects) -le $before ]]; then return; fi
     sleep 0.1
   done

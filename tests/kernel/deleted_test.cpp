@@ -180,7 +180,7 @@ std::vector<Cell> make_cells(const std::string& folder) {
         if (holding == Holding::executable) {
             const std::string exe = "/proc/" + std::to_string(cell.child->pid()) + "/exe";
             struct stat running{};
-            for (int i = 0; i < 5000 && (::stat(exe.c_str(), &running) != 0 || running.st_ino != stat.st_ino); ++i) ::usleep(1000);
+            for (int i = 0; i < 60000 && (::stat(exe.c_str(), &running) != 0 || running.st_ino != stat.st_ino); ++i) ::usleep(1000);
             REQUIRE(running.st_ino == stat.st_ino);
         }
         cell.before_ns = boottime_now_ns();

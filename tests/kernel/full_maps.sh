@@ -62,6 +62,6 @@ expect "doctor" ".armed | .descriptions_lost > 0 and .descriptions <= .max_descr
 run doctor
 if ! grep -q 'a map was full' "$work/out"; then fail "doctor does not say it in words: $(tail -n 3 "$work/out")"; fi
 echo >&"${HOLD[1]}"
-wait "$hold" || true
+wait "$hold" || fail "the holder exits $?"
 "$FDSPAN" disarm >/dev/null
 exit $failed

@@ -677,10 +677,10 @@ TEST_CASE("procfs: a file system whose server has stopped does not hold the snap
         fd_number = holder.ready;
         REQUIRE(fd_number >= 0);
         REQUIRE(::kill(server, SIGSTOP) == 0);
-        // A reader that does hang fails below instead of holding the whole test run up.
+        // A reader that hangs does so until this wakes the server, and is found out by that.
         const pid_t watchdog = ::fork();
         if (watchdog == 0) {
-            ::sleep(10);
+            ::sleep(60);
             ::kill(server, SIGCONT);
             ::_exit(0);
         }
@@ -692,14 +692,12 @@ TEST_CASE("procfs: a file system whose server has stopped does not hold the snap
             struct stat st{};
             ::_exit(::stat(held.c_str(), &st) == 0 ? 0 : 1);
         }
-        const auto began = std::chrono::steady_clock::now();
         SnapshotRequest request;
         request.pids = {holder.pid(), runner};
         const Snapshot some = read(request);
         const Snapshot all = read({});
-        const auto took = std::chrono::steady_clock::now() - began;
+        CHECK(::waitpid(watchdog, nullptr, WNOHANG) == 0);
         CHECK(::waitpid(statting, nullptr, WNOHANG) == 0);
-        CHECK(took < std::chrono::seconds(2));
         CHECK(some.gaps.unstatable_references == 0);
         std::map<std::string, int> rows;
         for (const Reference& row : some.references) {

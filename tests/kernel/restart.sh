@@ -31,9 +31,9 @@ loaded() { # what the kernel has
   local kind
   for kind in prog map link; do bpftool "$kind" list | sed -nE "s/^([0-9]+): .*/$kind \1/p"; done | sort -u
 }
-expect_freed() { # WHAT: nothing in $work/held is left, within 10 s
+expect_freed() { # WHAT: nothing in $work/held is left, within 60 s
   local left=''
-  for _ in $(seq 50); do
+  for _ in $(seq 300); do
     left=$(comm -12 "$work/held" <(loaded))
     if [[ -z $left ]]; then return; fi
     sleep 0.2

@@ -56,12 +56,12 @@ start() {
 }
 # What a member of the group is told about an own descriptor.
 exact() {
-    timeout 30 chroot "$system" setpriv --reuid nobody --regid nogroup --groups "$(chroot "$system" getent group fdspan | cut -d: -f3)" \
+    timeout 120 chroot "$system" setpriv --reuid nobody --regid nogroup --groups "$(chroot "$system" getent group fdspan | cut -d: -f3)" \
         /usr/bin/fdspan ls --json -p "$holder" >"$work/out" 2>"$work/err" &&
         jq -e '.references[] | select(.fd == 0) | .opened.source == "kernel" and .description.opened.source == "kernel"' "$work/out" >/dev/null
 }
 eventually_exact() {
-    for _ in $(seq 60); do
+    for _ in $(seq 300); do
         exact && return
         sleep 0.2
     done

@@ -19,10 +19,9 @@ time.sleep(0.2)' "$work/file" <"$work/go" &
     background+=("$pid")
     exec 4>"$work/go"
     rm "$work/go"
-    sleep 0.5
-    timeout 20 "$@" "$pid" >"$work/out" 2>"$work/err" &
+    timeout 200 "$@" "$pid" >"$work/out" 2>"$work/err" &
     local host=$!
-    for _ in $(seq 100); do
+    for _ in $(seq 1000); do
         grep -q ^ready "$work/out" && break
         sleep 0.1
     done
@@ -87,11 +86,11 @@ END
 # Half a megabyte that only a descriptor holds.
 start_holder "import os
 f = os.open('$work/held', os.O_RDWR | os.O_CREAT); os.write(f, b'x' * 524288); os.fsync(f); os.unlink('$work/held')"
-timeout 60 /usr/sbin/collectd -f -C "$work/collectd.conf" >"$work/collectd.out" 2>&1 &
+timeout 300 /usr/sbin/collectd -f -C "$work/collectd.conf" >"$work/collectd.out" 2>&1 &
 collectd=$!
 background+=("$collectd")
 last() { tail -q -n 1 "$work"/csv/test/fdspan/"$1"-* 2>/dev/null | cut -d, -f2; }
-for _ in $(seq 150); do
+for _ in $(seq 600); do
     [ -n "$(last derive-lost_records)" ] && [ -n "$(last bytes-deleted_held)" ] && break
     sleep 0.2
 done

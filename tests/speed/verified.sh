@@ -12,9 +12,9 @@ trap 'kill "$watch" 2>/dev/null; rm -rf "$work"' EXIT
 kernel=$(uname -r | grep -oE '^[0-9]+\.[0-9]+')-$(uname -m)
 
 # watch holds the programs of its backend and the iterators, all at once.
-"$FDSPAN" watch --json --backend syscall --timeout 60s >"$work/events" 2>"$work/err" &
+"$FDSPAN" watch --json --backend syscall --timeout 300s >"$work/events" 2>"$work/err" &
 watch=$!
-for _ in $(seq 300); do
+for _ in $(seq 1200); do
     [ -s "$work/events" ] && break
     kill -0 "$watch" 2>/dev/null || break
     sleep 0.1

@@ -76,7 +76,7 @@ std::unique_ptr<LogStore> open_store(const StoreSettings& settings) {
 
 template <class Condition>
 bool eventually(Condition&& holds) {
-    for (int attempt = 0; attempt < 500; ++attempt) {
+    for (int attempt = 0; attempt < 3000; ++attempt) {
         if (holds()) return true;
         ::usleep(20'000);
     }
