@@ -46,8 +46,8 @@ public:
         return static_cast<StringId>(strings_.size() - 1);
     }
 
-    // Takes over all strings of another table. An id of that one, unless it is 0, becomes itself plus what is returned. They are
-    // not looked up: a later intern() may store one of them again.
+    // Takes over all strings of another table. An id of that one becomes moved(id, what is returned). They are not looked up: a
+    // later intern() may store one of them again.
     StringId adopt(StringTable&& other) {
         const auto shift = static_cast<StringId>(strings_.size() - 1);
         strings_.insert(strings_.end(), other.strings_.begin() + 1, other.strings_.end());
@@ -56,6 +56,7 @@ public:
         other = StringTable();
         return shift;
     }
+    [[nodiscard]] static StringId moved(StringId id, StringId shift) { return id == 0 ? 0 : id + shift; }
 
     // Forgets everything, keeps one chunk. Every view and id but 0 is void.
     void clear() {

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <climits>
 #include <cstring>
+#include <exception>
 #include <fcntl.h>
 #include <new>
 #include <string>
@@ -203,12 +204,11 @@ public:
     void adopt(Snapshot&& part) {
         const StringId shift = out_.strings.adopt(std::move(part.strings));
         for (Reference& reference : part.references) {
-            if (reference.path != 0) reference.path += shift;
-            if (reference.type_name != 0) reference.type_name += shift;
+            reference.path = StringTable::moved(reference.path, shift);
+            reference.type_name = StringTable::moved(reference.type_name, shift);
         }
         out_.references.insert(out_.references.end(), part.references.begin(), part.references.end());
-        out_.gaps.truncated_paths += part.gaps.truncated_paths;
-        out_.gaps.unstatable_references += part.gaps.unstatable_references;
+        out_.gaps += part.gaps;
         part = Snapshot();
     }
 
@@ -749,14 +749,18 @@ struct IteratorReader::State {
         std::vector<Part> parts(shares.size() - 1);
         const auto read_part = [&](std::size_t at) {
             skeleton->bss->readers[at + 1] = static_cast<std::uint32_t>(::gettid());
-            Collector apart(request, processes, parts[at].out);
-            parts[at].done = walk_each(program, shares[at + 1], apart);
+            try {
+                Collector apart(request, processes, parts[at].out);
+                parts[at].done = walk_each(program, shares[at + 1], apart);
+            } catch (const std::bad_alloc&) {
+                parts[at].done = fail(ENOMEM, "not enough memory for a snapshot");
+            }
         };
         for (std::size_t at = 0; at < parts.size(); ++at) parts[at].out.clock = out.clock;
         std::size_t started = 0;
         try {
             for (; started < parts.size(); ++started) parts[started].thread = std::thread(read_part, started);
-        } catch (const std::system_error&) {
+        } catch (const std::exception&) {
             // No more threads for this process: what they were for is read here.
         }
         Result<void> done = walk_each(program, shares[0], collector);

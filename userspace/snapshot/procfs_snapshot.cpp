@@ -19,6 +19,7 @@
 #include <charconv>
 #include <climits>
 #include <cstring>
+#include <exception>
 #include <functional>
 #include <new>
 #include <optional>
@@ -953,22 +954,13 @@ struct Part {
     std::size_t next_process = 0, next_reference = 0;  // while the parts are put together
 };
 
-void add_gaps(SnapshotGaps& to, const SnapshotGaps& more) {
-    to.unreadable_processes += more.unreadable_processes;
-    to.vanished_processes += more.vanished_processes;
-    to.missing_pids += more.missing_pids;
-    to.truncated_paths += more.truncated_paths;
-    to.unparsed_lines += more.unparsed_lines;
-    to.unstatable_references += more.unstatable_references;
-}
-
 // By process, in the order of the list that the threads took them from.
 void put_together(std::vector<Part>& parts, Snapshot& out) {
     std::size_t processes = 0;
     std::size_t references = 0;
     for (Part& part : parts) {
         const StringId shift = out.strings.adopt(std::move(part.out.strings));
-        const auto move = [shift](StringId& id) { id += id != 0 ? shift : 0; };
+        const auto move = [shift](StringId& id) { id = StringTable::moved(id, shift); };
         for (Process& process : part.out.processes) {
             move(process.comm);
             move(process.cgroup);
@@ -978,7 +970,7 @@ void put_together(std::vector<Part>& parts, Snapshot& out) {
             move(reference.path);
             move(reference.type_name);
         }
-        add_gaps(out.gaps, part.out.gaps);
+        out.gaps += part.out.gaps;
         processes += part.out.processes.size();
         references += part.out.references.size();
     }
@@ -1011,7 +1003,7 @@ Result<void> read_apart(const SnapshotRequest& request, int proc, const std::vec
     };
     try {
         for (std::size_t at = 1; at < parts.size(); ++at) parts[at].thread = std::thread(read_part, std::ref(parts[at]));
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {
         // No more threads for this process: the ones it has read everything.
     }
     read_part(parts[0]);

@@ -42,6 +42,16 @@ struct SnapshotGaps {
     std::uint64_t unparsed_lines = 0;        // procfs lines that no parser understood
     std::uint64_t unstatable_references = 0; // stat refused or would have blocked; the row stands without those fields
 
+    SnapshotGaps& operator+=(const SnapshotGaps& more) {
+        unreadable_processes += more.unreadable_processes;
+        vanished_processes += more.vanished_processes;
+        missing_pids += more.missing_pids;
+        truncated_paths += more.truncated_paths;
+        unparsed_lines += more.unparsed_lines;
+        unstatable_references += more.unstatable_references;
+        return *this;
+    }
+
     [[nodiscard]] bool complete() const {
         return unreadable_processes == 0 && truncated_paths == 0 && unparsed_lines == 0;
     }
