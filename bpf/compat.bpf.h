@@ -69,6 +69,33 @@ static __always_inline long long fdspan_file_count(const struct file *file)
 	return count;
 }
 
+/* 32-bit tasks, and 32-bit syscalls, whose numbers are other ones. */
+struct fdspan_thread_info___local {
+	unsigned long flags;
+	__u32 status;
+} __attribute__((preserve_access_index));
+struct task_struct___thread_info {
+	struct fdspan_thread_info___local thread_info;
+} __attribute__((preserve_access_index));
+#if defined(__TARGET_ARCH_x86)
+#define FDSPAN_TIF_32BIT 29 /* TIF_ADDR32 */
+#define FDSPAN_TS_COMPAT 2  /* arch/x86/include/asm/thread_info.h */
+#else
+#define FDSPAN_TIF_32BIT 22 /* TIF_32BIT */
+#endif
+
+/* Of the current task, in a syscall. */
+static __always_inline bool fdspan_syscall_is_compat(void)
+{
+	const struct task_struct___thread_info *task = (const void *)bpf_get_current_task_btf();
+
+#if defined(__TARGET_ARCH_x86)
+	return bpf_core_field_exists(task->thread_info.status) && task->thread_info.status & FDSPAN_TS_COMPAT;
+#else
+	return task->thread_info.flags >> FDSPAN_TIF_32BIT & 1;
+#endif
+}
+
 /* Syscall arguments, still in place at syscall exit (only the return register is overwritten). */
 #if defined(__TARGET_ARCH_x86)
 #define FDSPAN_ARG1(regs) ((regs)->di)
@@ -76,12 +103,14 @@ static __always_inline long long fdspan_file_count(const struct file *file)
 #define FDSPAN_ARG3(regs) ((regs)->dx)
 #define FDSPAN_ARG4(regs) ((regs)->r10)
 #define FDSPAN_ARG5(regs) ((regs)->r8)
+#define FDSPAN_SYSCALL_NUMBER(regs) ((regs)->orig_ax)
 #elif defined(__TARGET_ARCH_arm64) /* the member is called regs, so the parameter can not be */
 #define FDSPAN_ARG1(saved) ((saved)->orig_x0)
 #define FDSPAN_ARG2(saved) ((saved)->regs[1])
 #define FDSPAN_ARG3(saved) ((saved)->regs[2])
 #define FDSPAN_ARG4(saved) ((saved)->regs[3])
 #define FDSPAN_ARG5(saved) ((saved)->regs[4])
+#define FDSPAN_SYSCALL_NUMBER(saved) ((saved)->syscallno)
 #endif
 
 /* Arguments of a function in the registers at its entry, where a kprobe stands. */

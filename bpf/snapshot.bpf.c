@@ -291,28 +291,13 @@ static __always_inline bool fdspan_begin_row(__u32 reader, struct fdspan_private
 	return true;
 }
 
-/* Syscalls of 32-bit tasks have other tracepoints: what they did to their table was not seen. */
-struct fdspan_thread_info___local {
-	unsigned long flags;
-} __attribute__((preserve_access_index));
-struct task_struct___thread_info {
-	struct fdspan_thread_info___local thread_info;
-} __attribute__((preserve_access_index));
-#if defined(__TARGET_ARCH_x86)
-#define FDSPAN_TIF_32BIT 29 /* TIF_ADDR32 */
-#else
-#define FDSPAN_TIF_32BIT 22 /* TIF_32BIT */
-#endif
-
+/* The syscall backend looks at no syscall of a 32-bit task: what these did to their table was not seen. */
 static __always_inline bool fdspan_task_trusted(struct fdspan_settings *with, __u64 task)
 {
-	struct task_struct___thread_info *with_info = NULL;
-
 	/* The other backends hook what the syscalls of both kinds come to. */
-	if (with->backend != FDSPAN_HOOKS_SYSCALL || !bpf_core_field_exists(with_info->thread_info.flags))
+	if (with->backend != FDSPAN_HOOKS_SYSCALL || !bpf_core_field_exists(((struct task_struct___thread_info *)0)->thread_info.flags))
 		return true;
-	with_info = (void *)task;
-	return !(BPF_CORE_READ(with_info, thread_info.flags) >> FDSPAN_TIF_32BIT & 1);
+	return !(BPF_CORE_READ((struct task_struct___thread_info *)task, thread_info.flags) >> FDSPAN_TIF_32BIT & 1);
 }
 
 /* ---- files ---- */

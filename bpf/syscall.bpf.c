@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * The `syscall` backend: syscall tracepoints that read the new descriptor's struct file through current->files, and the
- * scheduler's and io_uring's tracepoints. What no syscall shows (a descriptor made by an ioctl) stays without evidence in
- * the maps and is bounded by snapshots.
+ * The `syscall` backend: two programs, at the entry and at the exit of every syscall, that read the new descriptor's struct file
+ * through current->files; and the scheduler's and io_uring's tracepoints. What no syscall shows (a descriptor made by an ioctl)
+ * stays without evidence in the maps and is bounded by snapshots.
  */
 #include "kernel.h"
 #include <bpf/bpf_helpers.h>
@@ -19,21 +19,6 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* ---- descriptors that begin ---- */
-
-static __always_inline struct pt_regs *fdspan_syscall_regs(void)
-{
-	return (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
-}
-
-/* Attached to every syscall that returns a descriptor of a new description. */
-SEC("tracepoint/syscalls/sys_exit_openat")
-int fdspan_exit_open(struct trace_event_raw_sys_exit *ctx)
-{
-	FDSPAN_ENTER(ctx);
-	if (ctx->ret >= 0)
-		fdspan_opened(ctx->ret, FDSPAN_HOW_OPEN, false);
-	return 0;
-}
 
 /*
  * dup2 and dup3 close what the new number held, if they succeed; whether they do shows at their exit, when the struct file
@@ -59,12 +44,9 @@ struct {
 	__type(value, struct fdspan_replacing);
 } replacing SEC(".maps");
 
-SEC("tracepoint/syscalls/sys_enter_dup2")
-int fdspan_enter_dup2(struct trace_event_raw_sys_enter *ctx)
+static __noinline int fdspan_enter_dup2(__s32 from, __s32 onto)
 {
-	FDSPAN_ENTER(ctx);
 	struct files_struct *files = ((struct task_struct *)bpf_get_current_task_btf())->files;
-	__s32 from = ctx->args[0], onto = ctx->args[1];
 	struct fdspan_replacing begun = {
 		.table = (__u64)files,
 		.source = fdspan_slot(files, from),
@@ -151,15 +133,11 @@ __noinline int fdspan_replacement_ends(__s64 result)
 }
 
 /* dup2(n, n) does nothing. */
-SEC("tracepoint/syscalls/sys_exit_dup2")
-int fdspan_exit_dup2(struct trace_event_raw_sys_exit *ctx)
+static __noinline int fdspan_exit_dup2(__s32 from, __s32 onto, __s64 result)
 {
-	FDSPAN_ENTER(ctx);
-	struct pt_regs *regs = fdspan_syscall_regs();
-	__s64 result = ctx->ret;
 	int doubtful = fdspan_replacement_ends(result);
 
-	if (result >= 0 && (__s32)FDSPAN_ARG1(regs) != (__s32)FDSPAN_ARG2(regs))
+	if (result >= 0 && from != onto)
 		fdspan_opened(result, FDSPAN_HOW_DUP, doubtful);
 	return 0;
 }
@@ -298,20 +276,13 @@ static __always_inline void fdspan_received_messages(__u64 at, __s64 count)
 	 1ULL << 30 /* LINK_GET_FD_BY_ID */ | 1ULL << 32 /* ENABLE_STATS */ | 1ULL << 33 /* ITER_CREATE */ |           \
 	 1ULL << 36 /* TOKEN_CREATE */)
 
-/* One program for all of them: what they share is verified once. Which call it is stands in the upper half of the attach cookie. */
-SEC("tracepoint/syscalls/sys_exit_dup")
-int fdspan_exit_other(struct trace_event_raw_sys_exit *ctx)
+static __noinline int fdspan_exit_other(__u32 call, struct pt_regs *regs, __s32 fd)
 {
-	__u32 call = bpf_get_attach_cookie(ctx) >> 32;
 	__u16 how = FDSPAN_HOW_OPEN;
-	__s32 fd = ctx->ret;
-
-	FDSPAN_ENTER(ctx);
-	if (fd < 0)
-		return 0;
-	struct pt_regs *regs = fdspan_syscall_regs();
 	__u64 first = FDSPAN_ARG1(regs), second = FDSPAN_ARG2(regs);
 
+	if (fd < 0)
+		return 0;
 	switch (call) {
 	case FDSPAN_CALL_DUP:
 		how = FDSPAN_HOW_DUP;
@@ -374,22 +345,11 @@ int fdspan_exit_other(struct trace_event_raw_sys_exit *ctx)
 
 /* ---- descriptors that end: at syscall entry, while their struct file can still be looked at ---- */
 
-SEC("tracepoint/syscalls/sys_enter_close")
-int fdspan_enter_close(struct trace_event_raw_sys_enter *ctx)
-{
-	FDSPAN_ENTER(ctx);
-	fdspan_closing((__s32)ctx->args[0]);
-	return 0;
-}
-
 #define CLOSE_RANGE_UNSHARE 2
 #define CLOSE_RANGE_CLOEXEC 4
 
-SEC("tracepoint/syscalls/sys_enter_close_range")
-int fdspan_enter_close_range(struct trace_event_raw_sys_enter *ctx)
+static __noinline int fdspan_enter_close_range(__u32 first, __u32 last, __u32 flags)
 {
-	FDSPAN_ENTER(ctx);
-	__u32 first = ctx->args[0], last = ctx->args[1], flags = ctx->args[2];
 	struct files_struct *files = bpf_get_current_task_btf()->files;
 
 	if (first > last || (flags & ~(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC)))
@@ -398,24 +358,6 @@ int fdspan_enter_close_range(struct trace_event_raw_sys_enter *ctx)
 		fdspan_table_may_change();
 	else if (!(flags & CLOSE_RANGE_CLOEXEC))
 		fdspan_closing_range(files, first, last, true);
-	return 0;
-}
-
-SEC("tracepoint/syscalls/sys_enter_unshare")
-int fdspan_enter_unshare(struct trace_event_raw_sys_enter *ctx)
-{
-	FDSPAN_ENTER(ctx);
-	if (ctx->args[0] & CLONE_FILES)
-		fdspan_table_may_change();
-	return 0;
-}
-
-/* unshare, close_range: did the task get a table of its own? */
-SEC("tracepoint/syscalls/sys_exit_unshare")
-int fdspan_exit_unshare(struct trace_event_raw_sys_exit *ctx)
-{
-	FDSPAN_ENTER(ctx);
-	fdspan_table_changed(ctx->ret == 0);
 	return 0;
 }
 
@@ -513,78 +455,113 @@ static __always_inline void fdspan_removed(__u16 how, __u16 places, __s32 dfd, _
 	bpf_ringbuf_submit(record, fdspan_wakeup(with));
 }
 
-/* Whoever does it: the file may be open in a process that is in scope. unlink, mq_unlink */
-SEC("tracepoint/syscalls/sys_exit_unlink")
-int fdspan_exit_unlink(struct trace_event_raw_sys_exit *ctx)
+static __noinline int fdspan_exit_removal(__u32 call, struct pt_regs *regs)
 {
-	FDSPAN_ENTER_ANYBODY(ctx);
-	if (ctx->ret == 0)
-		fdspan_removed(FDSPAN_UNLINK_UNLINK, 1, AT_FDCWD, FDSPAN_ARG1(fdspan_syscall_regs()), 0, 0);
-	return 0;
-}
-
-SEC("tracepoint/syscalls/sys_exit_rmdir")
-int fdspan_exit_rmdir(struct trace_event_raw_sys_exit *ctx)
-{
-	FDSPAN_ENTER_ANYBODY(ctx);
-	if (ctx->ret == 0)
-		fdspan_removed(FDSPAN_UNLINK_RMDIR, 1, AT_FDCWD, FDSPAN_ARG1(fdspan_syscall_regs()), 0, 0);
-	return 0;
-}
-
-SEC("tracepoint/syscalls/sys_exit_unlinkat")
-int fdspan_exit_unlinkat(struct trace_event_raw_sys_exit *ctx)
-{
-	FDSPAN_ENTER_ANYBODY(ctx);
-	struct pt_regs *regs = fdspan_syscall_regs();
-
-	if (ctx->ret == 0)
+	switch (call) {
+	case FDSPAN_CALL_UNLINK:
+		fdspan_removed(FDSPAN_UNLINK_UNLINK, 1, AT_FDCWD, FDSPAN_ARG1(regs), 0, 0);
+		break;
+	case FDSPAN_CALL_RMDIR:
+		fdspan_removed(FDSPAN_UNLINK_RMDIR, 1, AT_FDCWD, FDSPAN_ARG1(regs), 0, 0);
+		break;
+	case FDSPAN_CALL_UNLINKAT:
 		fdspan_removed(FDSPAN_ARG3(regs) & AT_REMOVEDIR ? FDSPAN_UNLINK_RMDIR : FDSPAN_UNLINK_UNLINK, 1, FDSPAN_ARG1(regs),
 			       FDSPAN_ARG2(regs), 0, 0);
-	return 0;
-}
-
-SEC("tracepoint/syscalls/sys_exit_rename")
-int fdspan_exit_rename(struct trace_event_raw_sys_exit *ctx)
-{
-	FDSPAN_ENTER_ANYBODY(ctx);
-	struct pt_regs *regs = fdspan_syscall_regs();
-
-	if (ctx->ret == 0)
+		break;
+	case FDSPAN_CALL_RENAME:
 		fdspan_removed(FDSPAN_UNLINK_RENAME, 2, AT_FDCWD, FDSPAN_ARG1(regs), AT_FDCWD, FDSPAN_ARG2(regs));
-	return 0;
-}
-
-SEC("tracepoint/syscalls/sys_exit_renameat")
-int fdspan_exit_renameat(struct trace_event_raw_sys_exit *ctx)
-{
-	FDSPAN_ENTER_ANYBODY(ctx);
-	struct pt_regs *regs = fdspan_syscall_regs();
-
-	if (ctx->ret == 0)
+		break;
+	case FDSPAN_CALL_RENAMEAT:
 		fdspan_removed(FDSPAN_UNLINK_RENAME, 2, FDSPAN_ARG1(regs), FDSPAN_ARG2(regs), FDSPAN_ARG3(regs), FDSPAN_ARG4(regs));
-	return 0;
-}
-
-SEC("tracepoint/syscalls/sys_exit_renameat2")
-int fdspan_exit_renameat2(struct trace_event_raw_sys_exit *ctx)
-{
-	FDSPAN_ENTER_ANYBODY(ctx);
-	struct pt_regs *regs = fdspan_syscall_regs();
-
-	if (ctx->ret == 0)
+		break;
+	case FDSPAN_CALL_RENAMEAT2:
 		fdspan_removed(FDSPAN_ARG5(regs) & RENAME_EXCHANGE ? FDSPAN_UNLINK_EXCHANGE : FDSPAN_UNLINK_RENAME, 2, FDSPAN_ARG1(regs),
 			       FDSPAN_ARG2(regs), FDSPAN_ARG3(regs), FDSPAN_ARG4(regs));
+		break;
+	}
 	return 0;
 }
 
-/* ---- tasks ---- */
+/* ---- every syscall ---- */
 
-SEC("tracepoint/syscalls/sys_enter_execve")
-int fdspan_enter_exec(struct trace_event_raw_sys_enter *ctx)
+/*
+ * Raw tracepoints, not the 60 of single syscalls: each of those is a perf event, which the kernel frees after a grace period of its own,
+ * with its one event_mutex held (kernel/trace/trace_event_perf.c, perf_trace_destroy): seconds, in which nobody else could trace.
+ * By number: what a syscall is at its entry and at its exit; 0 for those that make, end or remove nothing. The loader fills them in.
+ */
+const volatile __u8 fdspan_entry_calls[FDSPAN_SYSCALLS];
+const volatile __u8 fdspan_exit_calls[FDSPAN_SYSCALLS];
+
+/* What the hooks of syscalls begin with. `hook`: its place in hook_seen. */
+static __always_inline bool fdspan_syscall_matters(__u32 hook, bool whoever)
 {
-	FDSPAN_ENTER(ctx);
-	fdspan_exec_begins();
+	struct fdspan_settings *with = fdspan_settings_get();
+
+	if (!with)
+		return false;
+	if (with->check_pid)
+		fdspan_note_hook(with, hook);
+	return with->tracking_since_ns && (whoever || fdspan_in_scope(with)) && !fdspan_syscall_is_compat();
+}
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(fdspan_sys_enter, struct pt_regs *regs, long id)
+{
+	__u64 number = id;
+	__u32 call;
+
+	if (number >= FDSPAN_SYSCALLS)
+		return 0;
+	call = fdspan_entry_calls[number];
+	if (!call || !fdspan_syscall_matters(FDSPAN_HOOK_ENTRY(number), false))
+		return 0;
+	switch (call) {
+	/* A descriptor ends at the entry, while its struct file can still be looked at. */
+	case FDSPAN_CALL_CLOSE:
+		fdspan_closing((__s32)FDSPAN_ARG1(regs));
+		break;
+	case FDSPAN_CALL_CLOSE_RANGE:
+		fdspan_enter_close_range(FDSPAN_ARG1(regs), FDSPAN_ARG2(regs), FDSPAN_ARG3(regs));
+		break;
+	case FDSPAN_CALL_DUP2:
+		fdspan_enter_dup2(FDSPAN_ARG1(regs), FDSPAN_ARG2(regs));
+		break;
+	case FDSPAN_CALL_UNSHARE:
+		if (FDSPAN_ARG1(regs) & CLONE_FILES)
+			fdspan_table_may_change();
+		break;
+	case FDSPAN_CALL_EXEC:
+		fdspan_exec_begins();
+		break;
+	}
+	return 0;
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(fdspan_sys_exit, struct pt_regs *regs, long result)
+{
+	__u64 number = FDSPAN_SYSCALL_NUMBER(regs);
+	__u32 call;
+
+	if (number >= FDSPAN_SYSCALLS)
+		return 0;
+	call = fdspan_exit_calls[number];
+	/* A removal matters, whoever does it: the file may be open in a process that is in scope. */
+	if (!call || !fdspan_syscall_matters(FDSPAN_HOOK_EXIT(number), call >= FDSPAN_CALL_UNLINK))
+		return 0;
+	if (call == FDSPAN_CALL_OPEN) {
+		if (result >= 0)
+			fdspan_opened(result, FDSPAN_HOW_OPEN, false);
+	} else if (call >= FDSPAN_CALL_UNLINK) {
+		if (result == 0)
+			fdspan_exit_removal(call, regs);
+	} else if (call == FDSPAN_CALL_DUP2) {
+		fdspan_exit_dup2(FDSPAN_ARG1(regs), FDSPAN_ARG2(regs), result);
+	} else if (call == FDSPAN_CALL_UNSHARE) {
+		fdspan_table_changed(result == 0); /* did the task get a table of its own? */
+	} else {
+		fdspan_exit_other(call, regs, result);
+	}
 	return 0;
 }
 

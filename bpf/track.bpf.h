@@ -32,7 +32,7 @@ struct {
 	__type(value, struct fdspan_pending);
 } pending SEC(".maps");
 
-/* hook_seen: by attach cookie, 1 when the hook fired in the process that checks (settings.check_pid). */
+/* hook_seen: 1 when the hook fired in the process that checks (settings.check_pid). */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, FDSPAN_MAX_HOOKS);
@@ -105,19 +105,22 @@ static __always_inline bool fdspan_child_in_scope(const struct fdspan_settings *
 	return (with->scope & FDSPAN_SCOPE_CGROUPS) && fdspan_cgroup_in_scope();
 }
 
+static __always_inline void fdspan_note_hook(const struct fdspan_settings *with, __u32 hook)
+{
+	__u32 *seen;
+
+	if (with->check_pid == bpf_get_current_pid_tgid() >> 32 && (seen = bpf_map_lookup_elem(&hook_seen, &hook)))
+		*seen = 1;
+}
+
 static __always_inline bool fdspan_tracking(void *ctx)
 {
 	struct fdspan_settings *with = fdspan_settings_get();
 
 	if (!with)
 		return false;
-	if (with->check_pid && with->check_pid == bpf_get_current_pid_tgid() >> 32) {
-		__u32 hook = bpf_get_attach_cookie(ctx);
-		__u32 *seen = bpf_map_lookup_elem(&hook_seen, &hook);
-
-		if (seen)
-			*seen = 1;
-	}
+	if (with->check_pid)
+		fdspan_note_hook(with, bpf_get_attach_cookie(ctx));
 	return with->tracking_since_ns != 0;
 }
 

@@ -105,7 +105,10 @@ struct fdspan_settings {
 #define FDSPAN_SCOPE_WHO (FDSPAN_SCOPE_PROCESSES | FDSPAN_SCOPE_CGROUPS)
 #define FDSPAN_SCOPE_FILES 4u     /* of these, only files that `scope_files` has room for */
 #define FDSPAN_MAPS_VERSION 1u /* a change of any value in this section moves it */
-#define FDSPAN_MAX_HOOKS 128
+/* Places in hook_seen: a function's hook is at its attach cookie, a syscall's at its number. */
+#define FDSPAN_MAX_HOOKS 1024
+#define FDSPAN_HOOK_EXIT(number) (number)
+#define FDSPAN_HOOK_ENTRY(number) ((number) + FDSPAN_SYSCALLS)
 #define FDSPAN_HOOKS_SYSCALL 1u
 #define FDSPAN_HOOKS_TRAMPOLINE 2u
 #define FDSPAN_HOOKS_KPROBE 3u
@@ -131,10 +134,12 @@ struct fdspan_scope_files {
 };
 FDSPAN_ASSERT_SIZE(struct fdspan_scope_files, 2632);
 
-/* Upper half of the attach cookie of fdspan_exit_other: the call at whose exit it stands. */
+/* What a syscall is to the syscall backend; at its entry and its exit it may be different things. From UNLINK on they remove names. */
 enum fdspan_call {
 	FDSPAN_CALL_NONE,
+	FDSPAN_CALL_OPEN, /* returns a descriptor of a new description */
 	FDSPAN_CALL_DUP,
+	FDSPAN_CALL_DUP2,
 	FDSPAN_CALL_PIDFD_GETFD,
 	FDSPAN_CALL_FCNTL,
 	FDSPAN_CALL_SIGNALFD,
@@ -147,7 +152,18 @@ enum fdspan_call {
 	FDSPAN_CALL_CLONE3,
 	FDSPAN_CALL_RECVMSG,
 	FDSPAN_CALL_RECVMMSG,
+	FDSPAN_CALL_CLOSE,
+	FDSPAN_CALL_CLOSE_RANGE,
+	FDSPAN_CALL_UNSHARE,
+	FDSPAN_CALL_EXEC,
+	FDSPAN_CALL_UNLINK,
+	FDSPAN_CALL_RMDIR,
+	FDSPAN_CALL_UNLINKAT,
+	FDSPAN_CALL_RENAME,
+	FDSPAN_CALL_RENAMEAT,
+	FDSPAN_CALL_RENAMEAT2,
 };
+#define FDSPAN_SYSCALLS 512u /* numbers that are looked at */
 
 /* counters, one per CPU: what could not be kept or handed over. */
 struct fdspan_counters {

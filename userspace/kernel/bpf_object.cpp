@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/unique_fd.hpp"
@@ -54,7 +55,7 @@ Result<BpfObject> open_bpf_object(const void* bytes, std::size_t size, const cha
     return BpfObject(object);
 }
 
-Result<void> set_constant(bpf_object& object, const char* variable, bool value) {
+Result<void> set_constant(bpf_object& object, const char* variable, std::span<const std::uint8_t> value) {
     const btf* const types = bpf_object__btf(&object);
     const int section = btf__find_by_name_kind(types, ".rodata", BTF_KIND_DATASEC);
     if (section < 0) return fail(ENOENT, std::string("BPF object without constants, wanted ") + variable);
@@ -68,8 +69,8 @@ Result<void> set_constant(bpf_object& object, const char* variable, bool value) 
             if (std::strstr(bpf_map__name(map), ".rodata") == nullptr) continue;
             std::size_t bytes = 0;
             auto* const data = static_cast<unsigned char*>(const_cast<void*>(bpf_map__initial_value(map, &bytes)));
-            if (data == nullptr || variables[i].offset >= bytes) continue;
-            data[variables[i].offset] = value ? 1 : 0;
+            if (data == nullptr || variables[i].offset >= bytes || value.size() > variables[i].size) continue;
+            std::copy(value.begin(), value.end(), data + variables[i].offset);
             return {};
         }
     }
@@ -77,7 +78,8 @@ Result<void> set_constant(bpf_object& object, const char* variable, bool value) 
 }
 
 Result<void> set_compat_constants(bpf_object& object, const btf& types) {
-    return set_constant(object, "fdspan_have_rdonly_cast", btf_has_function(types, "bpf_rdonly_cast"));
+    const std::uint8_t have[] = {btf_has_function(types, "bpf_rdonly_cast")};
+    return set_constant(object, "fdspan_have_rdonly_cast", have);
 }
 
 Result<bpf_map*> find_map(bpf_object& object, const char* name) {

@@ -5,7 +5,9 @@
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 
+#include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "base/result.hpp"
@@ -42,8 +44,8 @@ using Btf = std::unique_ptr<btf, BtfDeleter>;
 // Parses an embedded object. Nothing is loaded into the kernel yet.
 [[nodiscard]] Result<BpfObject> open_bpf_object(const void* bytes, std::size_t size, const char* name);
 
-// Sets a `const volatile bool` of the object before load.
-[[nodiscard]] Result<void> set_constant(bpf_object& object, const char* variable, bool value);
+// Sets the first bytes of a `const volatile` of the object before load.
+[[nodiscard]] Result<void> set_constant(bpf_object& object, const char* variable, std::span<const std::uint8_t> value);
 
 // Sets what compat.bpf.h asks for, from what BTF says. Call before load on every object that includes compat.bpf.h.
 [[nodiscard]] Result<void> set_compat_constants(bpf_object& object, const btf& types);

@@ -3,13 +3,8 @@
 
 #include <initializer_list>
 #include <span>
-#include <string_view>
 
 namespace fdspan {
-
-// Calls the syscall with arguments that it refuses (or makes a descriptor and closes it again).
-// False: there is no harmless way for this one (execve, clone …).
-[[nodiscard]] bool make_syscall_happen(std::string_view name);
 
 // Something that the kernel does on one of its paths, and the programs that have to see it. The compiler may inline a hooked
 // function into one of its callers and not into another, so that each path is tried.

@@ -3,47 +3,16 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include "kernel/syscalls.hpp"
 #include "syscall.skel.h"
 #include "trampoline.skel.h"
 
 namespace fdspan {
 namespace {
 
-const SyscallHooks syscall_hooks[] = {
-    {"fdspan_exit_open", false,
-     {"open", "openat", "openat2", "creat", "open_by_handle_at", "socket", "accept", "accept4", "epoll_create",
-      "epoll_create1", "eventfd", "eventfd2", "timerfd_create", "inotify_init", "inotify_init1", "fanotify_init",
-      "memfd_create", "memfd_secret", "pidfd_open", "perf_event_open", "userfaultfd", "io_uring_setup", "mq_open",
-      "open_tree", "open_tree_attr", "fsopen", "fsmount", "fspick"}},
-    {"fdspan_exit_dup2", false, {"dup2", "dup3"}},
-    {"fdspan_exit_other", false, {"dup"}, FDSPAN_CALL_DUP},
-    {"fdspan_exit_other", false, {"pidfd_getfd"}, FDSPAN_CALL_PIDFD_GETFD},
-    {"fdspan_exit_other", false, {"fcntl"}, FDSPAN_CALL_FCNTL},
-    {"fdspan_exit_other", false, {"signalfd", "signalfd4"}, FDSPAN_CALL_SIGNALFD},
-    {"fdspan_exit_other", false, {"landlock_create_ruleset"}, FDSPAN_CALL_LANDLOCK},
-    {"fdspan_exit_other", false, {"seccomp"}, FDSPAN_CALL_SECCOMP},
-    {"fdspan_exit_other", false, {"bpf"}, FDSPAN_CALL_BPF},
-    {"fdspan_exit_other", false, {"pipe", "pipe2"}, FDSPAN_CALL_PIPE},
-    {"fdspan_exit_other", false, {"socketpair"}, FDSPAN_CALL_SOCKETPAIR},
-    {"fdspan_exit_other", false, {"clone"}, FDSPAN_CALL_CLONE},
-    {"fdspan_exit_other", false, {"clone3"}, FDSPAN_CALL_CLONE3},
-    {"fdspan_exit_other", false, {"recvmsg"}, FDSPAN_CALL_RECVMSG},
-    {"fdspan_exit_other", false, {"recvmmsg"}, FDSPAN_CALL_RECVMMSG},
-    {"fdspan_enter_close", true, {"close"}},
-    {"fdspan_enter_dup2", true, {"dup2", "dup3"}},
-    {"fdspan_enter_close_range", true, {"close_range"}},
-    {"fdspan_enter_unshare", true, {"unshare"}},
-    {"fdspan_exit_unshare", false, {"unshare", "close_range"}},
-    {"fdspan_enter_exec", true, {"execve", "execveat"}},
-    {"fdspan_exit_unlink", false, {"unlink", "mq_unlink"}},
-    {"fdspan_exit_rmdir", false, {"rmdir"}},
-    {"fdspan_exit_unlinkat", false, {"unlinkat"}},
-    {"fdspan_exit_rename", false, {"rename"}},
-    {"fdspan_exit_renameat", false, {"renameat"}},
-    {"fdspan_exit_renameat2", false, {"renameat2"}},
-};
-
 constexpr TracepointHook syscall_tracepoints[] = {
+    {"fdspan_sys_enter", "sys_enter", -1, true},
+    {"fdspan_sys_exit", "sys_exit", -1, true},
     {"fdspan_fork", "sched_process_fork", -1, true},
     {"fdspan_exec", "sched_process_exec", -1, true},
     {"fdspan_exit", "sched_process_exit", -1, true},
@@ -69,10 +38,10 @@ const FunctionHook function_hooks[] = {
     {"fdspan_at_exchanged", {"d_exchange"}, false, false},
 };
 
-const auto function_tracepoints = std::span(syscall_tracepoints).first<3>();
+const auto function_tracepoints = std::span(syscall_tracepoints).subspan<2, 3>();
 
 const BackendHooks syscall_backend = {fdspan_syscall_bpf::elf_bytes, "fdspan_syscall", FDSPAN_HOOKS_SYSCALL, false,
-                                      syscall_hooks, syscall_tracepoints, {}};
+                                      traced_syscalls(), syscall_tracepoints, {}};
 const BackendHooks trampoline_backend = {fdspan_trampoline_bpf::elf_bytes, "fdspan_trampoline", FDSPAN_HOOKS_TRAMPOLINE,
                                          false, {}, function_tracepoints, function_hooks};
 const BackendHooks kprobe_backend = {fdspan_trampoline_bpf::elf_bytes, "fdspan_kprobe", FDSPAN_HOOKS_KPROBE, true,

@@ -5,18 +5,11 @@
 #include <initializer_list>
 #include <span>
 
+#include "kernel/syscalls.hpp"
 #include "kernel/tracking.hpp"
 #include "wire.h"
 
 namespace fdspan {
-
-// Tracepoints of syscalls. Those that a kernel or an architecture does not have are left out at attach.
-struct SyscallHooks {
-    const char* program;
-    bool at_entry;
-    std::initializer_list<const char*> syscalls;
-    fdspan_call call = FDSPAN_CALL_NONE;  // for the program that stands at many
-};
 
 // tp_btf programs: the event, and the number of its arguments where a program fits only one form of it (-1: any).
 struct TracepointHook {
@@ -39,7 +32,7 @@ struct BackendHooks {
     const char* object_name;
     std::uint32_t wire_backend;  // FDSPAN_HOOKS_*
     bool as_kprobes;             // the function hooks; otherwise as fentry
-    std::span<const SyscallHooks> syscalls;
+    std::span<const TracedSyscall> syscalls;  // that the tracepoints sys_enter and sys_exit are to look at
     std::span<const TracepointHook> tracepoints;
     std::span<const FunctionHook> functions;
 };

@@ -40,10 +40,15 @@ Result<std::uint64_t> read_number(const std::string& path) {
     return fail(EACCES, "can't read " + path);
 }
 
-// Runs `program` at a perf event. Not by libbpf, whose links end with an ioctl on the event: closed in a child of fork(2), it would
-// switch off the parent's. The link holds the event (kernel/bpf/syscall.c, bpf_perf_link_attach), so that one descriptor is enough.
-Result<UniqueFd> attach_to_perf_event(const bpf_program& program, perf_event_attr& event, std::uint64_t cookie) {
+// Not by libbpf, whose links end with an ioctl on the perf event: closed in a child of fork(2), it would switch off the parent's.
+// The link holds the event (kernel/bpf/syscall.c, bpf_perf_link_attach), so that one descriptor is enough.
+Result<UniqueFd> attach_to_kprobe(const bpf_program& program, const std::string& function, std::uint64_t cookie) {
+    auto type = read_number("/sys/bus/event_source/devices/kprobe/type");
+    if (!type) return tl::unexpected(type.error());
+    perf_event_attr event{};
     event.size = sizeof(event);
+    event.type = static_cast<std::uint32_t>(*type);
+    event.config1 = reinterpret_cast<std::uint64_t>(function.c_str());
     const UniqueFd opened(static_cast<int>(::syscall(SYS_perf_event_open, &event, -1, 0, -1, PERF_FLAG_FD_CLOEXEC)));
     if (!opened.valid()) return fail_errno(errno, "open a perf event");
     LIBBPF_OPTS(bpf_link_create_opts, options);
@@ -53,24 +58,6 @@ Result<UniqueFd> attach_to_perf_event(const bpf_program& program, perf_event_att
     return link;
 }
 
-Result<UniqueFd> attach_to_tracepoint(const bpf_program& program, const std::string& id_file, std::uint64_t cookie) {
-    auto id = read_number(id_file);
-    if (!id) return tl::unexpected(id.error());
-    perf_event_attr event{};
-    event.type = PERF_TYPE_TRACEPOINT;
-    event.config = *id;
-    return attach_to_perf_event(program, event, cookie);
-}
-
-Result<UniqueFd> attach_to_kprobe(const bpf_program& program, const std::string& function, std::uint64_t cookie) {
-    auto type = read_number("/sys/bus/event_source/devices/kprobe/type");
-    if (!type) return tl::unexpected(type.error());
-    perf_event_attr event{};
-    event.type = static_cast<std::uint32_t>(*type);
-    event.config1 = reinterpret_cast<std::uint64_t>(function.c_str());
-    return attach_to_perf_event(program, event, cookie);
-}
-
 // tp_btf and fentry, whose target the program names.
 Result<UniqueFd> attach_by_btf(const bpf_program& program, std::uint64_t cookie) {
     LIBBPF_OPTS(bpf_link_create_opts, options);
@@ -78,15 +65,6 @@ Result<UniqueFd> attach_by_btf(const bpf_program& program, std::uint64_t cookie)
     UniqueFd link(bpf_link_create(bpf_program__fd(&program), 0, bpf_program__expected_attach_type(&program), &options));
     if (!link.valid()) return fail_errno(errno, "attach by BTF");
     return link;
-}
-
-Result<std::string> find_tracefs() {
-    for (const char* const directory : {"/sys/kernel/tracing", "/sys/kernel/debug/tracing"}) {
-        if (is_there(std::string(directory) + "/events/syscalls")) return std::string(directory);
-    }
-    return fail(ENOENT,
-                "no syscall tracepoints: tracefs is not mounted (mount -t tracefs tracefs /sys/kernel/tracing), "
-                "or the kernel lacks CONFIG_FTRACE_SYSCALLS");
 }
 
 // Some hosts kill themselves on an unusual syscall; a hook check must not make it.
@@ -268,10 +246,10 @@ struct Tracking::State {
     Result<void> load();
     Result<void> start();
     Result<void> fill_scope();
-    Result<void> attach_syscalls();
     Result<void> attach_tracepoints(const btf& types);
     Result<void> attach_functions();
     Result<void> choose_programs(const btf& types);
+    Result<void> choose_syscalls();
     Result<void> check_hooks();
     Result<void> check_syscalls();
     Result<void> check_functions();
@@ -322,6 +300,7 @@ Result<void> Tracking::State::load() {
         if (auto done = size_map(name, entries); !done) return done;
     }
     if (auto done = choose_programs(**types); !done) return done;
+    if (auto done = choose_syscalls(); !done) return done;
     // Programs are attached one by one below, with a status each.
     if (const int code = bpf_object__load(object.get()); code != 0) {
         return fail_errno(-code, "load the programs of the backend " + std::string(to_string(options.backend)));
@@ -373,7 +352,6 @@ Result<void> Tracking::State::start() {
     if (!types) return tl::unexpected(types.error());
     if (auto done = attach_tracepoints(**types); !done) return done;
     if (auto done = attach_functions(); !done) return done;
-    if (auto done = attach_syscalls(); !done) return done;
     if (auto done = check_hooks(); !done) return done;
     settings.data->tracking_since_ns = boottime_now_ns();
     return {};
@@ -414,15 +392,12 @@ Result<void> Tracking::State::choose_programs(const btf& types) {
         bpf_program__set_autoload(found, true);
         return found;
     };
-    for (const SyscallHooks& group : backend->syscalls) {
-        if (auto taken = take(group.program); !taken) return tl::unexpected(taken.error());
-    }
     for (const TracepointHook& hook : backend->tracepoints) {
         const int arguments = btf_tracepoint_arguments(types, hook.event);
         if (arguments >= 0 && (hook.arguments < 0 || hook.arguments == arguments)) {
             if (auto taken = take(hook.program); !taken) return tl::unexpected(taken.error());
         } else if (hook.required) {
-            return fail(ENOENT, std::string("this kernel has no tracepoint sched:") + hook.event);
+            return fail(ENOENT, std::string("this kernel has no tracepoint ") + hook.event);
         }
     }
     for (const FunctionHook& hook : backend->functions) {
@@ -448,6 +423,17 @@ Result<void> Tracking::State::choose_programs(const btf& types) {
         functions.push_back({hook.program, *taken, chosen, as_kprobe});
     }
     return {};
+}
+
+Result<void> Tracking::State::choose_syscalls() {
+    if (backend->syscalls.empty()) return {};
+    std::array<std::uint8_t, FDSPAN_SYSCALLS> at_entry{}, at_exit{};
+    for (const TracedSyscall& syscall : backend->syscalls) {
+        at_entry.at(static_cast<std::size_t>(syscall.number)) = static_cast<std::uint8_t>(syscall.at_entry);
+        at_exit.at(static_cast<std::size_t>(syscall.number)) = static_cast<std::uint8_t>(syscall.at_exit);
+    }
+    if (auto done = set_constant(*object, "fdspan_entry_calls", at_entry); !done) return done;
+    return set_constant(*object, "fdspan_exit_calls", at_exit);
 }
 
 void Tracking::State::add_link(UniqueFd link, std::string name, HookStatus status) {
@@ -488,33 +474,6 @@ Result<void> Tracking::State::attach_functions() {
     return {};
 }
 
-Result<void> Tracking::State::attach_syscalls() {
-    if (backend->syscalls.empty()) return {};
-    auto tracefs = find_tracefs();
-    if (!tracefs) return tl::unexpected(tracefs.error());
-    for (const SyscallHooks& group : backend->syscalls) {
-        bpf_program* const program = bpf_object__find_program_by_name(object.get(), group.program);
-        if (program == nullptr) return fail(ENOENT, std::string("BPF object without the program ") + group.program);
-        for (const char* const syscall : group.syscalls) {
-            const std::string event = std::string(group.at_entry ? "sys_enter_" : "sys_exit_") + syscall;
-            HookStatus status;
-            status.name = event;
-            const std::string id_file = *tracefs + "/events/syscalls/" + event + "/id";
-            status.exists = is_there(id_file);
-            if (status.exists) {
-                const std::uint64_t cookie = std::uint64_t{group.call} << 32 | hooks.size();
-                auto link = attach_to_tracepoint(*program, id_file, cookie);
-                if (!link) return fail(link.error().code, "the tracepoint syscalls:" + event + ": " + link.error().message);
-                add_link(std::move(*link), event, std::move(status));
-            } else {
-                hooks.push_back(std::move(status));
-            }
-            if (hooks.size() > FDSPAN_MAX_HOOKS) return fail(E2BIG, "more hooks than the check has room for");
-        }
-    }
-    return {};
-}
-
 Result<void> Tracking::State::check_hooks() {
     if (is_seccomp_filtered()) return {};
     settings.data->check_pid = static_cast<std::uint32_t>(::getpid());
@@ -525,17 +484,23 @@ Result<void> Tracking::State::check_hooks() {
 }
 
 Result<void> Tracking::State::check_syscalls() {
-    for (std::uint32_t i = 0; i < hooks.size(); ++i) {
-        HookStatus& hook = hooks[i];
-        const std::size_t prefix = hook.name.rfind("sys_enter_", 0) == 0  ? 10
-                                   : hook.name.rfind("sys_exit_", 0) == 0 ? 9
-                                                                          : 0;
-        if (!hook.attached || prefix == 0) continue;
-        hook.checked = make_syscall_happen(std::string_view(hook.name).substr(prefix));
-        std::uint32_t seen = 0;
-        if (hook.checked && bpf_map_lookup_elem(hook_seen, &i, &seen) == 0) hook.seen = seen != 0;
-        if (hook.checked && !hook.seen) {
-            return fail(ENOSYS, "the tracepoint syscalls:" + hook.name + " attached but does not fire");
+    for (const TracedSyscall& syscall : backend->syscalls) {
+        if (syscall.harmless) {
+            const auto& a = *syscall.harmless;
+            ::syscall(syscall.number, a[0], a[1], a[2], a[3], a[4], a[5]);
+        }
+        const auto number = static_cast<std::uint32_t>(syscall.number);
+        for (const auto& [prefix, call, place] : {std::tuple{"sys_enter_", syscall.at_entry, FDSPAN_HOOK_ENTRY(number)},
+                                                  std::tuple{"sys_exit_", syscall.at_exit, FDSPAN_HOOK_EXIT(number)}}) {
+            if (call == FDSPAN_CALL_NONE) continue;
+            HookStatus hook;
+            hook.name = prefix + std::string(syscall.name);
+            hook.exists = hook.attached = true;
+            hook.checked = syscall.harmless.has_value();
+            std::uint32_t seen = 0;
+            if (hook.checked && bpf_map_lookup_elem(hook_seen, &place, &seen) == 0) hook.seen = seen != 0;
+            if (hook.broken()) return fail(ENOSYS, "the hook " + hook.name + " is attached but does not fire");
+            hooks.push_back(std::move(hook));
         }
     }
     return {};

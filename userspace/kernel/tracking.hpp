@@ -61,7 +61,7 @@ struct TrackingFill {
 
 // One hook and how it fared. A hook that this kernel does not have (an unknown syscall) is not missing.
 struct HookStatus {
-    std::string name;       // "syscalls:sys_exit_openat"
+    std::string name;       // "sys_exit_openat", "fd_install"
     bool exists = false;    // this kernel has the event
     bool attached = false;
     bool checked = false;   // its event was made to happen
