@@ -18,8 +18,7 @@ int fdspan_probe_iterator(void *ctx)
 	return 0;
 }
 
-/* getpgid: hardly ever called, so that the probe costs nobody anything. */
-SEC("tp/syscalls/sys_enter_getpgid")
+SEC("tp_btf/sys_enter")
 int fdspan_probe_tracepoint(void *ctx)
 {
 	__sync_fetch_and_add(&fdspan_probe_fired, 1);

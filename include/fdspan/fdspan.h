@@ -250,9 +250,8 @@ struct fdspan_options {
  * Opens a tracker: loads and attaches what the backend needs, then reads the first snapshot. What is open already gives
  * no events and is in the index. Takes 0.1 to 1 s.
  *
- * Needs for a backend other than procfs: CAP_BPF and CAP_PERFMON; CAP_DAC_READ_SEARCH to read tracefs where only root
- *   may (backend syscall); CAP_SYS_PTRACE to read what BPF can't show of other users' processes. Capabilities may be
- *   dropped as soon as this returned.
+ * Needs for a backend other than procfs: CAP_BPF and CAP_PERFMON; CAP_SYS_PTRACE to read what BPF can't show of other
+ *   users' processes. Capabilities may be dropped as soon as this returned.
  *
  * Ownership: *tracker is the caller's, to be given to fdspan_close(). Nothing that `options` points to is kept, but the
  *   callbacks and contexts.

@@ -17,8 +17,7 @@ dpkg-deb -f "$package" Depends | grep -q libsqlite3 || fail "its dependencies: $
 mkdir "$work/layer" "$system"
 mount -t tmpfs tmpfs "$work/layer" && mkdir "$work/layer/upper" "$work/layer/work" &&
     mount -t overlay overlay -o "lowerdir=/,upperdir=$work/layer/upper,workdir=$work/layer/work" "$system" &&
-    mount -t proc proc "$system/proc" && mount -t sysfs sysfs "$system/sys" && mount -t tracefs tracefs "$system/sys/kernel/tracing" &&
-    mount -t bpf bpf "$system/sys/fs/bpf" && mount -t tmpfs -o mode=755 tmpfs "$system/run" && mount -t tmpfs -o mode=1777 tmpfs "$system/tmp" &&
+    mount -t proc proc "$system/proc" && mount -t sysfs sysfs "$system/sys" && mount -t bpf bpf "$system/sys/fs/bpf" && mount -t tmpfs -o mode=755 tmpfs "$system/run" && mount -t tmpfs -o mode=1777 tmpfs "$system/tmp" &&
     mount -t tmpfs -o mode=755 tmpfs "$system/dev" && mknod -m 666 "$system/dev/null" c 1 3 && mknod -m 666 "$system/dev/zero" c 1 5 &&
     mknod -m 666 "$system/dev/urandom" c 1 9 && mknod -m 666 "$system/dev/random" c 1 8 || { fail "a system of its own"; finish; }
 cp "$package" "$system/tmp/fdspan.deb"

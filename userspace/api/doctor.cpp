@@ -111,7 +111,7 @@ void read_iterator(bpf_link* link) {
     }
 }
 
-void call_getpgid(bpf_link*) { ::syscall(SYS_getpgid, 0); }
+void call_getpgid(bpf_link*) { ::getpgid(0); }
 void install_descriptor(bpf_link*) {
     const UniqueFd installed(::open("/dev/null", O_RDONLY | O_CLOEXEC));
 }
@@ -208,7 +208,7 @@ void Examination::look_at_privileges() {
     constexpr Capability capabilities[] = {
         {cap_bpf, "CAP_BPF", "loads BPF programs"},
         {cap_perfmon, "CAP_PERFMON", "lets them read kernel memory"},
-        {cap_sys_admin, "CAP_SYS_ADMIN", "stands for both of these, and opens tracefs and bpffs"},
+        {cap_sys_admin, "CAP_SYS_ADMIN", "stands for both of these, and opens bpffs"},
         {cap_sys_ptrace, "CAP_SYS_PTRACE", "reads the descriptors of other users' processes"},
         {cap_dac_read_search, "CAP_DAC_READ_SEARCH", "reads directories that permissions close"},
     };
@@ -242,10 +242,6 @@ void Examination::look_at_mounts() {
     const bool bpffs = is_mounted("/sys/fs/bpf", BPF_FS_MAGIC);
     add("bpffs", "bpffs for pinned tracking (arm)", bpffs, bpffs ? "/sys/fs/bpf" : "/sys/fs/bpf is not a bpf file system",
         "mount -t bpf bpf /sys/fs/bpf");
-    // libbpf looks tracepoint ids up there; statfs needs no permission on the directory itself.
-    const bool tracefs = is_mounted("/sys/kernel/tracing", TRACEFS_MAGIC) || is_mounted("/sys/kernel/debug/tracing", TRACEFS_MAGIC);
-    add("tracefs", "tracefs for syscall tracepoints", tracefs,
-        tracefs ? "/sys/kernel/tracing" : "/sys/kernel/tracing is not a tracefs", "mount -t tracefs tracefs /sys/kernel/tracing");
 }
 
 std::string Examination::why_refused(const ProbeResult& result, const char* otherwise) const {
@@ -265,12 +261,8 @@ void Examination::try_programs() {
         why_refused(iterator, "needs a kernel from 5.11 on with BTF"));
 
     const ProbeResult tracepoint = try_program("fdspan_probe_tracepoint", call_getpgid);
-    const Check* const tracefs = find("tracefs");
-    const bool no_tracefs = tracefs != nullptr && tracefs->state == CheckState::no;
-    add("tracepoints", "syscall tracepoints", tracepoint.works(), tracepoint.detail(),
-        no_tracefs && tracepoint.failed_at == Step::attach
-            ? "mount -t tracefs tracefs /sys/kernel/tracing"
-            : why_refused(tracepoint, "needs a kernel with CONFIG_FTRACE_SYSCALLS=y, and permission to read tracefs"));
+    add("tracepoints", "syscall tracepoints (sys_enter, sys_exit)", tracepoint.works(), tracepoint.detail(),
+        why_refused(tracepoint, "needs a kernel with CONFIG_HAVE_SYSCALL_TRACEPOINTS=y and CONFIG_TRACEPOINTS=y"));
 
     const ProbeResult tp_btf = try_program("fdspan_probe_tp_btf", make_task);
     add("tp_btf", "typed tracepoints (tp_btf)", tp_btf.works(), tp_btf.detail(), why_refused(tp_btf, "needs a kernel with BTF"));
