@@ -504,6 +504,28 @@ static __always_inline bool fdspan_syscall_matters(__u32 hook, bool whoever)
 	return with->tracking_since_ns && (whoever || fdspan_in_scope(with)) && !fdspan_syscall_is_compat();
 }
 
+/* In functions of their own, for the stack: 6.1 allows 512 bytes for all frames together. */
+static __noinline int fdspan_enter_close(__s32 fd)
+{
+	fdspan_closing(fd);
+	return 0;
+}
+
+static __noinline int fdspan_enter_table(__u32 call)
+{
+	if (call == FDSPAN_CALL_EXEC)
+		fdspan_exec_begins();
+	else
+		fdspan_table_may_change();
+	return 0;
+}
+
+static __noinline int fdspan_exit_open(__s32 fd)
+{
+	fdspan_opened(fd, FDSPAN_HOW_OPEN, false);
+	return 0;
+}
+
 SEC("tp_btf/sys_enter")
 int BPF_PROG(fdspan_sys_enter, struct pt_regs *regs, long id)
 {
@@ -518,7 +540,7 @@ int BPF_PROG(fdspan_sys_enter, struct pt_regs *regs, long id)
 	switch (call) {
 	/* A descriptor ends at the entry, while its struct file can still be looked at. */
 	case FDSPAN_CALL_CLOSE:
-		fdspan_closing((__s32)FDSPAN_ARG1(regs));
+		fdspan_enter_close(FDSPAN_ARG1(regs));
 		break;
 	case FDSPAN_CALL_CLOSE_RANGE:
 		fdspan_enter_close_range(FDSPAN_ARG1(regs), FDSPAN_ARG2(regs), FDSPAN_ARG3(regs));
@@ -528,10 +550,10 @@ int BPF_PROG(fdspan_sys_enter, struct pt_regs *regs, long id)
 		break;
 	case FDSPAN_CALL_UNSHARE:
 		if (FDSPAN_ARG1(regs) & CLONE_FILES)
-			fdspan_table_may_change();
+			fdspan_enter_table(call);
 		break;
 	case FDSPAN_CALL_EXEC:
-		fdspan_exec_begins();
+		fdspan_enter_table(call);
 		break;
 	}
 	return 0;
@@ -551,7 +573,7 @@ int BPF_PROG(fdspan_sys_exit, struct pt_regs *regs, long result)
 		return 0;
 	if (call == FDSPAN_CALL_OPEN) {
 		if (result >= 0)
-			fdspan_opened(result, FDSPAN_HOW_OPEN, false);
+			fdspan_exit_open(result);
 	} else if (call >= FDSPAN_CALL_UNLINK) {
 		if (result == 0)
 			fdspan_exit_removal(call, regs);
