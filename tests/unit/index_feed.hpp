@@ -29,6 +29,7 @@ struct Opened {
     std::uint16_t how = FDSPAN_HOW_OPEN;
     std::string names = std::string("f\0tmp\0", 6);
     std::uint64_t ino = 0;  // 0: the id
+    std::uint32_t dev = 8U << 20 | 1;
     std::uint32_t mode = S_IFREG | 0644;
     std::uint32_t nlink = 1;
     std::uint32_t magic = ext4_magic;
@@ -73,7 +74,7 @@ inline Bytes opened_record(std::uint64_t at_ns, std::uint32_t pid, std::uint32_t
     raw.ino = what.ino != 0 ? what.ino : what.id;
     raw.fd = fd;
     raw.open_flags = what.flags;
-    raw.dev = 8U << 20 | 1;
+    raw.dev = what.dev;
     raw.mode = what.mode;
     raw.nlink = what.nlink;
     raw.fs_magic = what.magic;

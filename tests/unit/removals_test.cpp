@@ -1,8 +1,17 @@
-// What is told of names that the kernel side saw going, when no holder can be asked: the processes here do not exist.
+// What is told of names that the kernel side saw going: of processes that do not exist, so that no holder can be asked, where the kernel
+// side names files; of files that this process holds, where it tells paths.
 #include "index_feed.hpp"
 
+#include <fcntl.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <map>
 #include <utility>
 
+#include "base/clock.hpp"
 #include "reconcile/removals.hpp"
 
 using namespace fdspan;
@@ -88,9 +97,9 @@ TEST_CASE("a removal that the kernel names by its inode is never taken for anoth
     feed.open_file(3, 1, 50);
     feed.remove({51});
     CHECK(feed.take_told().empty());
-    CHECK_FALSE(feed.removals.find({8, 1}, 50, "/tmp/f", 0, 2000).has_value());
-    REQUIRE(feed.removals.find({8, 1}, 51, "/tmp/f", 0, 2000).has_value());
-    CHECK(feed.removals.find({8, 1}, 51, "/tmp/f", 0, 2000)->by->pid == culprit);
+    CHECK_FALSE(feed.removals.find({8, 1}, 50, 0, 2000).has_value());
+    REQUIRE(feed.removals.find({8, 1}, 51, 0, 2000).has_value());
+    CHECK(feed.removals.find({8, 1}, 51, 0, 2000)->by->pid == culprit);
 }
 
 TEST_CASE("a deletion that somebody unknown holds asks for a look at once, and is told when nobody is found") {
@@ -155,8 +164,199 @@ TEST_CASE("a directory is deleted whatever link count its file system shows") {
 TEST_CASE("removals are remembered up to a bound, the latest of them") {
     Removing feed;
     for (std::uint64_t i = 0; i < Removals::max_recent + 10; ++i) feed.remove({1000 + i, "f"});
-    const auto remembers = [&](std::uint64_t ino) { return feed.removals.find({8, 1}, ino, "/tmp/f", 0, ~std::uint64_t{0} / 2).has_value(); };
+    const auto remembers = [&](std::uint64_t ino) { return feed.removals.find({8, 1}, ino, 0, ~std::uint64_t{0} / 2).has_value(); };
     CHECK_FALSE(remembers(1009));
     CHECK(remembers(1010));
     CHECK(remembers(1000 + Removals::max_recent + 9));
+}
+
+namespace {
+
+// Files that are really held and removed; the records say by whom, when and in which order.
+struct RemovingForReal : Removing {
+    std::string top;
+    std::map<std::string, int> held;
+
+    RemovingForReal() {
+        std::string name = std::filesystem::temp_directory_path() / "fdspan-removals.XXXXXX";
+        REQUIRE(::mkdtemp(name.data()) != nullptr);
+        top = name;
+        now_ns = boottime_now_ns();
+    }
+    ~RemovingForReal() {
+        for (const auto& [name, fd] : held) ::close(fd);
+        std::filesystem::remove_all(top);
+    }
+    [[nodiscard]] std::string at(const std::string& name) const { return top + "/" + name; }
+    void make(const std::string& name) {
+        std::filesystem::create_directories(std::filesystem::path(at(name)).parent_path());
+        const int fd = ::open(at(name).c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        REQUIRE(fd >= 0);
+        ::close(fd);
+    }
+    void hold(const std::string& name) {
+        const int fd = ::open(at(name).c_str(), O_RDONLY | O_CLOEXEC);
+        REQUIRE(fd >= 0);
+        struct stat st {};
+        REQUIRE(::fstat(fd, &st) == 0);
+        Opened what;
+        what.id = held.size() + 1;
+        what.ino = st.st_ino;
+        what.dev = static_cast<std::uint32_t>(major(st.st_dev) << 20 | minor(st.st_dev));
+        what.nlink = static_cast<std::uint32_t>(st.st_nlink);
+        what.names.clear();
+        for (std::filesystem::path path = at(name); path.has_relative_path(); path = path.parent_path()) what.names += path.filename().string() + "\0"s;
+        now_ns = boottime_now_ns();
+        open(static_cast<std::uint32_t>(::getpid()), fd, what);
+        held[name] = fd;
+    }
+    // A record of the syscall backend.
+    void say(std::uint32_t pid, std::uint64_t at_ns, std::uint16_t how, const std::vector<std::string>& paths) {
+        Bytes bytes(FDSPAN_UNLINKED_BYTES(paths.size()));
+        auto& raw = bytes.as<fdspan_unlinked>();
+        raw.header.type = FDSPAN_RECORD_UNLINKED;
+        raw.header.size = static_cast<std::uint32_t>(bytes.size());
+        raw.header.boottime_ns = at_ns;
+        raw.header.pid = raw.header.tid = pid;
+        raw.how = how;
+        raw.places = static_cast<fdspan_u16>(paths.size());
+        std::strcpy(raw.comm, "rm");
+        for (std::size_t i = 0; i < paths.size(); ++i) {
+            raw.place[i].given_bytes = static_cast<fdspan_u16>(paths[i].size() + 1);
+            std::memcpy(raw.place[i].given, paths[i].c_str(), paths[i].size() + 1);
+        }
+        Record record;
+        REQUIRE(decode(bytes.data(), bytes.size(), record) == Malformed::none);
+        removals.apply(std::get<UnlinkedRecord>(record), shorter());
+    }
+    // "deleted a/victim unlink by 5", without times; "between": not exact.
+    EventSink shorter() {
+        return [this](const Event& event) {
+            std::string line(to_string(event.kind));
+            line += " " + std::string(event.strings->get(event.reference->path)).substr(top.size() + 1) + " " + std::string(to_string(event.how));
+            line += event.by != nullptr ? " by " + std::to_string(event.by->pid) : " by nobody";
+            if (!event.when.is_exact()) line += " between";
+            told.push_back(line);
+        };
+    }
+    std::uint64_t unlink(const std::string& name) {
+        REQUIRE(::unlink(at(name).c_str()) == 0);
+        return boottime_now_ns();
+    }
+    std::uint64_t rename(const std::string& from, const std::string& to) {
+        REQUIRE(::rename(at(from).c_str(), at(to).c_str()) == 0);
+        return boottime_now_ns();
+    }
+    void link(const std::string& from, const std::string& to) {
+        std::filesystem::create_directories(std::filesystem::path(at(to)).parent_path());
+        REQUIRE(::link(at(from).c_str(), at(to).c_str()) == 0);
+    }
+    void unlinked(std::uint32_t pid, std::uint64_t at_ns, const std::string& name) { say(pid, at_ns, FDSPAN_UNLINK_UNLINK, {at(name)}); }
+    void renamed(std::uint32_t pid, std::uint64_t at_ns, const std::string& from, const std::string& to) {
+        say(pid, at_ns, FDSPAN_UNLINK_RENAME, {at(from), at(to)});
+    }
+    void settle_all() { removals.settle(boottime_now_ns() + 10 * Removals::settling_ns, shorter()); }
+};
+
+constexpr useconds_t another_tick_us = 40'000;
+
+}  // namespace
+
+TEST_CASE("a removal of an unheld file is not blamed for another file of its name that went within the same tick") {
+    RemovingForReal feed;
+    feed.make("a/victim");
+    feed.make("b/victim");
+    feed.link("b/victim", "b/second");
+    feed.hold("b/victim");
+    const std::uint64_t first_ns = feed.unlink("a/victim");
+    const std::uint64_t second_ns = feed.unlink("b/victim");
+    feed.unlinked(101, first_ns, "a/victim");
+    // The news of the second has not come yet, though its file shows it.
+    feed.removals.settle(first_ns - 1, feed.shorter());
+    CHECK(feed.take_told().empty());
+    CHECK(feed.removals.has_to_settle());
+    feed.unlinked(102, second_ns, "b/victim");
+    CHECK(feed.take_told() == Lines{"unlinked b/victim unlink by 102"});
+    feed.settle_all();
+    CHECK(feed.take_told().empty());
+    CHECK_FALSE(feed.removals.has_to_settle());
+}
+
+TEST_CASE("the last link of several is ascribed to who removed that, not to who removed the name it was opened by") {
+    RemovingForReal feed;
+    feed.make("a/victim");
+    feed.link("a/victim", "a/second");
+    feed.hold("a/victim");
+    const std::uint64_t first_ns = feed.unlink("a/victim");
+    ::usleep(another_tick_us);
+    const std::uint64_t last_ns = feed.unlink("a/second");
+    feed.unlinked(101, first_ns, "a/victim");
+    feed.unlinked(102, last_ns, "a/second");
+    feed.settle_all();
+    CHECK(feed.take_told() == Lines{"unlinked a/victim unlink by 101", "deleted a/victim unlink by 102"});
+}
+
+TEST_CASE("of removals that nobody can tell apart none is blamed") {
+    RemovingForReal feed;
+    feed.make("a/victim");
+    feed.link("a/victim", "b/second");
+    feed.make("c/unheld");
+    feed.hold("a/victim");
+    feed.unlinked(101, feed.unlink("a/victim"), "a/victim");
+    CHECK(feed.take_told() == Lines{"unlinked a/victim unlink by 101"});
+    ::usleep(another_tick_us);
+    const std::uint64_t last_ns = feed.unlink("b/second");
+    const std::uint64_t other_ns = feed.unlink("c/unheld");
+    const bool same_process = GENERATE(false, true);
+    feed.unlinked(102, last_ns, "b/second");
+    feed.unlinked(same_process ? 102 : 103, other_ns, "c/unheld");
+    feed.settle_all();
+    CHECK(feed.take_told() == (same_process ? Lines{"deleted a/victim unlink by 102 between"} : Lines{"deleted a/victim unknown by nobody between"}));
+}
+
+TEST_CASE("the last link in another directory is ascribed to the only removal of that moment") {
+    RemovingForReal feed;
+    feed.make("a/victim");
+    feed.link("a/victim", "b/second");
+    feed.hold("a/victim");
+    feed.unlinked(101, feed.unlink("a/victim"), "a/victim");
+    ::usleep(another_tick_us);
+    feed.unlinked(102, feed.unlink("b/second"), "b/second");
+    feed.settle_all();
+    CHECK(feed.take_told() == Lines{"unlinked a/victim unlink by 101", "deleted a/victim unlink by 102"});
+}
+
+TEST_CASE("of a chain of renames each takes the file that stood there then, although the news comes late") {
+    RemovingForReal feed;
+    for (const char* const name : {"a", "b", "c"}) {
+        feed.make(name);
+        feed.hold(name);
+    }
+    const std::uint64_t first_ns = feed.rename("a", "b");
+    const std::uint64_t second_ns = feed.rename("b", "c");
+    const std::uint64_t last_ns = feed.unlink("c");
+    feed.renamed(101, first_ns, "a", "b");
+    feed.renamed(102, second_ns, "b", "c");
+    feed.unlinked(103, last_ns, "c");
+    feed.settle_all();
+    CHECK(feed.take_told() == Lines{"deleted b rename by 101", "deleted c rename by 102", "deleted c unlink by 103"});
+}
+
+TEST_CASE("files that changed places are known by their new names") {
+    RemovingForReal feed;
+    for (const char* const name : {"a", "b"}) {
+        feed.make(name);
+        feed.hold(name);
+    }
+    feed.rename("a", "other");
+    feed.rename("b", "a");
+    const std::uint64_t exchanged_ns = feed.rename("other", "b");
+    const std::uint64_t last_ns = feed.unlink("a");
+    feed.say(101, exchanged_ns, FDSPAN_UNLINK_EXCHANGE, {feed.at("a"), feed.at("b")});
+    CHECK(feed.take_told().empty());
+    feed.unlinked(102, last_ns, "a");
+    CHECK(feed.take_told() == Lines{"deleted a unlink by 102"});
+    struct stat st {};
+    REQUIRE(::fstat(feed.held["b"], &st) == 0);
+    CHECK(st.st_nlink == 0);
 }

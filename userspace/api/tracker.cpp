@@ -532,7 +532,7 @@ Result<std::size_t> Tracker::State::process_bpf(const Sink& sink, std::size_t ma
         else if (auto done = resync_with(*snapshot, how, counting); !done) return tl::unexpected(done.error());
         next_completion_ns = now + completion_interval_ns;
     }
-    if (all) removals.settle(counting);
+    if (all) removals.settle(now - std::min(now, Removals::settling_ns), counting);
     // Where the hooks see the last put, releases come by themselves.
     const bool sees_releases = backend == Backend::trampoline || backend == Backend::kprobe;
     const bool in_doubt = index.take_release_in_doubt() && !sees_releases;
@@ -545,7 +545,7 @@ Result<std::size_t> Tracker::State::process_bpf(const Sink& sink, std::size_t ma
     }
 
     // The timer drives while records flow or something is to be mended; else the ring itself wakes.
-    if (*taken != 0 || lossy_since_ns != 0 || index.incomplete_count() != 0) {
+    if (*taken != 0 || lossy_since_ns != 0 || index.incomplete_count() != 0 || removals.has_to_settle()) {
         if (auto done = watch_ring(false); !done) return tl::unexpected(done.error());
         if (!all) {
             if (auto done = set_timer(timer.get(), 1, drain_interval_ns); !done) return tl::unexpected(done.error());

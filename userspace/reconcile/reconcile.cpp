@@ -103,7 +103,6 @@ private:
     void missing_processes();
     void unheld();
     void removal_events();
-    [[nodiscard]] std::optional<RemovalNote> removal_of(std::uint32_t description, std::uint64_t named_ns) const;
 
     void differ(DifferenceKind kind, pid_t pid, pid_t tid, std::int32_t fd, const Index::SlotView* slot, Row row);
 
@@ -123,13 +122,7 @@ private:
     std::unordered_map<std::uint64_t, std::uint64_t> ended_slots_;        // since the snapshot began
     std::unordered_map<std::uint64_t, std::uint64_t> ended_descriptors_;  // with their descriptions, and a little before
     std::unordered_set<std::uint32_t> seen_;               // index processes that the snapshot has
-    struct LostName {
-        std::uint32_t description;
-        std::uint64_t named_ns;   // it still had it then
-        std::uint32_t nlink;
-        std::uint64_t allocated;
-    };
-    std::vector<LostName> lost_names_;
+    std::vector<Removals::Lost> lost_names_;
     std::uint64_t previous_ns_ = 0;  // the snapshot that read the process at hand before this one
     bool uncertain_ = false;
     const bool had_loss_ = index_.loss_last_ns_ != 0;
@@ -481,10 +474,11 @@ std::uint32_t Reconciler::description_of(const Reference& row, bool file_only) {
     const bool news = deleted && options_.announce && !index_.deleted_.contains({dev, row.ino});
     const std::uint32_t number = index_.add_description(facts);
     if (unlinked) {
-        lost_names_.push_back({number, std::max(previous_ns_, facts.opened.earliest_ns), row.nlink, row.allocated});
+        lost_names_.push_back({number, facts.id, previous_ns_, snapshot_.ended_ns, row.nlink, row.allocated, true});
     } else if (news) {
         index_.deleted_[{dev, row.ino}].told = false;
-        lost_names_.push_back({number, std::max(previous_ns_, facts.opened.earliest_ns), 0, row.allocated});
+        // How many links it had nobody knows.
+        lost_names_.push_back({number, facts.id, previous_ns_, snapshot_.ended_ns, 0, row.allocated, row.type != FileType::dir});
     } else if (deleted) {
         index_.deleted_[{dev, row.ino}].allocated = row.allocated;
     }
@@ -519,7 +513,8 @@ void Reconciler::update(std::uint32_t number, const Reference& row) {
             if (row.name != before && row.name != NameState::unknown) {
                 const bool unlinked = row.name == NameState::gone && before == NameState::named;
                 if (unlinked || (row.name == NameState::deleted && Index::had_name(before))) {
-                    lost_names_.push_back({number, previous_ns_, row.nlink, row.allocated});
+                    const bool linked = row.type != FileType::dir && (extra.nlink > 1 || before == NameState::gone);
+                    lost_names_.push_back({number, description.id, previous_ns_, snapshot_.ended_ns, row.nlink, row.allocated, linked});
                 } else {
                     index_.set_name_state(number, row.name);
                 }
@@ -532,7 +527,9 @@ void Reconciler::update(std::uint32_t number, const Reference& row) {
         const bool by_ino = index_.is_label_of(text, index_.type_of(description), description.ino);
         const bool was_by_ino = (description.bits & Index::label_by_ino) != 0;
         if (by_ino != was_by_ino || (!by_ino && !index_.paths_.equals(description.path, text))) {
-            index_.set_description_path(number, by_ino ? PathStore::Path{} : index_.paths_.intern(text), by_ino);
+            const bool moved = !by_ino && options_.removals != nullptr && options_.removals->moved_since(snapshot_.began_ns);
+            if (moved) options_.removals->relabel(number);
+            else index_.set_description_path(number, by_ino ? PathStore::Path{} : index_.paths_.intern(text), by_ino);
         }
     }
 }
@@ -626,23 +623,18 @@ void Reconciler::unheld() {
     }
 }
 
-std::optional<RemovalNote> Reconciler::removal_of(std::uint32_t number, std::uint64_t named_ns) const {
-    if (options_.removals == nullptr) return std::nullopt;
-    std::string path;
-    index_.paths_.append_text(index_.descriptions_[number].path, path);
-    // One that removed this name before the file was there took another file.
-    const std::uint64_t opened_ns = index_.times_.get(index_.descriptions_[number].opened).earliest_ns;
-    const Index::FileKey file = index_.file_of(number);
-    return options_.removals->find(device_number(file.dev), file.ino, path, std::max(named_ns, opened_ns), snapshot_.ended_ns);
-}
-
 void Reconciler::removal_events() {
-    for (const LostName& lost : lost_names_) {
+    for (Removals::Lost& lost : lost_names_) {
         const Index::Description& description = index_.descriptions_[lost.description];
         if ((description.bits & Index::in_use) == 0) continue;
+        if (options_.removals != nullptr) {
+            // One that removed this name before the file was there took another file.
+            lost.named_ns = std::max(lost.named_ns, index_.times_.get(description.opened).earliest_ns);
+            options_.removals->lost(lost, sink_);
+            continue;
+        }
         RemovalNote note;
         note.when = between(lost.named_ns, snapshot_.ended_ns);
-        if (const auto seen = removal_of(lost.description, lost.named_ns)) note = *seen;
         if (lost.nlink != 0) {
             index_.note_unlinked(lost.description, lost.nlink, note, sink_);
             continue;

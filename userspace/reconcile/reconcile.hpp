@@ -26,7 +26,7 @@ struct ReconcileOptions {
     std::vector<pid_t> pids;     // what the snapshot was asked for; empty: all processes
     bool whole_index = false;    // `pids` are all that the index is about
     bool releases_come = false;  // the backend reports every release: descriptions that nothing holds wait for theirs
-    const Removals* removals = nullptr;  // knows who removed names lately; null: nobody saw
+    Removals* removals = nullptr;        // knows who removed names lately; null: nobody saw
 };
 
 struct ReconcileResult {

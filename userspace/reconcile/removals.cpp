@@ -11,6 +11,7 @@
 #include <cstring>
 #include <fstream>
 #include <sstream>
+#include <unordered_map>
 
 #include "base/clock.hpp"
 #include "snapshot/procfs_parse.hpp"
@@ -19,8 +20,9 @@ namespace fdspan {
 namespace {
 
 constexpr std::string_view deleted_mark = " (deleted)";
-constexpr std::uint64_t record_delay_ns = 10'000'000;  // a removal is stamped a little after it was done
 constexpr std::uint64_t clock_tolerance_ns = 1'000'000;
+// The stamp of an inode is behind by a tick at most (kernel/time/timekeeping.c, ktime_get_coarse_real_ts64), a record ahead by a little.
+constexpr std::uint64_t stamp_to_record_ns = Removals::settling_ns - clock_tolerance_ns;
 constexpr std::size_t max_named = 4096;                // descriptions of one name that are told apart
 
 std::string_view dir_of(std::string_view path) { return path.substr(0, std::min(path.rfind('/'), path.size())); }
@@ -103,31 +105,44 @@ RemovalNote Removals::note_of(const Seen& seen) const {
     return note;
 }
 
-std::optional<RemovalNote> Removals::find(DeviceNumber dev, std::uint64_t ino, std::string_view path, std::uint64_t from_ns,
-                                          std::uint64_t to_ns) const {
-    const std::string_view name = last_name(path);
-    const std::uint64_t hash = PathStore::hash_of(name);
-    const Seen* likely = nullptr;  // of that name: whose path is most alike, and of these the latest
-    std::size_t likeness = 0;
-    const Seen* nameless = nullptr;
-    bool several = false;
+std::optional<RemovalNote> Removals::find(DeviceNumber dev, std::uint64_t ino, std::uint64_t from_ns, std::uint64_t to_ns) const {
     for (auto seen = recent_.rbegin(); seen != recent_.rend() && seen->at_ns >= from_ns; ++seen) {
-        if (seen->at_ns > to_ns + record_delay_ns) continue;
-        if (seen->ino != 0) {
-            if (seen->ino == ino && seen->dev == kernel_device(dev)) return note_of(*seen);
-        } else if (seen->name == 0) {
-            several |= nameless != nullptr;
-            nameless = &*seen;
-        } else if (seen->name == hash && last_name(seen->path) == name) {
-            if (seen->whole && seen->path == path) return note_of(*seen);
-            const std::size_t alike = likeness_of(seen->path, path);
-            if (alike > likeness) likely = &*seen;
-            likeness = std::max(likeness, alike);
-        }
+        if (seen->ino != 0 && seen->ino == ino && seen->dev == kernel_device(dev) && seen->at_ns <= to_ns + settling_ns) return note_of(*seen);
     }
-    if (likely == nullptr && !several) likely = nameless;
-    if (likely == nullptr) return std::nullopt;
-    return note_of(*likely);
+    return std::nullopt;
+}
+
+bool Removals::Suspects::agree() const {
+    return !seen.empty() && std::all_of(seen.begin(), seen.end(), [this](const Seen* one) {
+        return one->pid == seen.front()->pid && one->how == seen.front()->how && one->exe == seen.front()->exe;
+    });
+}
+
+// What they agree on; with no one, or several that differ, nobody is blamed.
+RemovalNote Removals::note_of(const Suspects& suspects, const Index::FileKey& file, const Interval& otherwise) {
+    if (!suspects.agree()) {
+        RemovalNote note;
+        note.when = otherwise;
+        return note;
+    }
+    RemovalNote note = note_of(*suspects.seen.front());
+    if (suspects.seen.size() == 1) {
+        suspects.seen.front()->took = file;
+        return note;
+    }
+    const auto [first, last] =
+        std::minmax_element(suspects.seen.begin(), suspects.seen.end(), [](const Seen* a, const Seen* b) { return a->at_ns < b->at_ns; });
+    note.when = Interval::bounded((*first)->at_ns, (*last)->at_ns);
+    return note;
+}
+
+// Those that the kernel side gave no file of and that may be about this one.
+std::vector<Removals::Seen*> Removals::between(std::uint64_t from_ns, std::uint64_t to_ns, const Index::FileKey& file) {
+    std::vector<Seen*> found;
+    for (auto seen = recent_.rbegin(); seen != recent_.rend() && seen->at_ns + settling_ns >= from_ns; ++seen) {
+        if (seen->ino == 0 && seen->at_ns >= from_ns && seen->at_ns <= to_ns && (!seen->took || *seen->took == file)) found.push_back(&*seen);
+    }
+    return found;
 }
 
 bool Removals::find_exactly(std::string_view path, std::uint64_t from_ns) const {
@@ -266,139 +281,265 @@ void Removals::apply(const UnlinkedRecord& record, const EventSink& sink) {
     }
     if (raw.how == FDSPAN_UNLINK_MOVED) {
         moved_known(raw);
+        moved_ns_ = std::max(moved_ns_, seen.at_ns);
         return;
     }
-    while (!recent_.empty() && (recent_.size() >= max_recent || recent_.front().at_ns + recent_ns < seen.at_ns)) recent_.pop_front();
+    while (!recent_.empty() && (recent_.size() >= max_recent || recent_.front().at_ns + recent_ns < seen.at_ns)) {
+        if (!deferred_.empty() && deferred_.front() == forgotten_) deferred_.pop_front();
+        recent_.pop_front();
+        ++forgotten_;
+    }
     recent_.push_back(seen);
 
     if (raw.ino != 0) {
         apply_known(record, seen, sink);
         return;
     }
-    if (raw.how != FDSPAN_UNLINK_EXCHANGE && !find_at_path(seen, sink) && !find_resolved(seen, sink)) {
-        if (deferred_.size() == max_deferred) deferred_.pop_front();
-        deferred_.push_back(seen);
+    Seen& kept = recent_.back();
+    if (raw.how != FDSPAN_UNLINK_EXCHANGE && !find_at_path(kept, false, sink) && !find_resolved(kept, sink)) {
+        deferred_.push_back(forgotten_ + recent_.size() - 1);
     }
     if (record.places < 2) return;
-    moved(resolve(record.place[0]), !record.place[0].base_cut && !record.place[0].given_cut);
-    if (raw.how == FDSPAN_UNLINK_EXCHANGE) moved(seen.path, seen.whole);
+    moved(record.place[0], kept, raw.how == FDSPAN_UNLINK_EXCHANGE);
+    moved_ns_ = std::max(moved_ns_, kept.at_ns);
 }
 
-bool Removals::find_at_path(const Seen& seen, const EventSink& sink) {
-    if (seen.name == 0 || !seen.whole) return false;
+bool Removals::find_at_path(Seen& seen, bool final, const EventSink& sink) {
+    if (seen.name == 0 || !seen.whole || seen.took) return seen.took.has_value();
     std::size_t looks = 0;
     for (const std::uint32_t number : named(seen.path, Where::at_path)) {
         if (++looks > max_looks) return false;
-        if (judge(number, seen, true, sink) == Verdict::found) return true;
+        if (judge(number, seen, final, sink) == Verdict::found) return true;
     }
     return false;
 }
 
-// The same, once symbolic links in the path are followed. Only what the caller's own look-up left in the kernel's cache is used, so that
-// no file system is asked and none can block (openat2(2), RESOLVE_CACHED, since 5.12).
-bool Removals::find_resolved(Seen& seen, const EventSink& sink) {
-    if (!seen.whole || named(seen.path, Where::anywhere).empty()) return false;
+// The path once symbolic links in it are followed. Only what the caller's own look-up left in the kernel's cache is used, so that no file
+// system is asked and none can block (openat2(2), RESOLVE_CACHED, since 5.12).
+std::optional<std::string> Removals::without_links(std::string_view path) {
     open_how how{};
     how.flags = O_PATH | O_DIRECTORY | O_CLOEXEC;
     how.resolve = RESOLVE_CACHED;
-    const std::string dir(seen.path, 0, std::max<std::size_t>(seen.path.rfind('/'), 1));
+    const std::string dir(path, 0, std::max<std::size_t>(path.rfind('/'), 1));
     const UniqueFd fd(static_cast<int>(::syscall(SYS_openat2, AT_FDCWD, dir.c_str(), &how, sizeof how)));
-    if (!fd.valid()) return false;
+    if (!fd.valid()) return std::nullopt;
     std::array<char, PATH_MAX> text{};
     const ssize_t length = ::readlink(("/proc/self/fd/" + std::to_string(fd.get())).c_str(), text.data(), text.size());
-    if (length <= 0) return false;
+    if (length <= 0) return std::nullopt;
     std::string real(text.data(), static_cast<std::size_t>(length));
-    if (real == dir) return false;
     if (real == "/") real.clear();
-    seen.path = real.append("/").append(last_name(seen.path));
-    recent_.back().path = seen.path;
-    return find_at_path(seen, sink);
+    return real.append("/").append(last_name(path));
 }
 
-void Removals::settle(const EventSink& sink) {
-    std::deque<Seen> deferred;
-    deferred.swap(deferred_);
-    // A file that lost the name it was opened by may lose its last one under any: most likely in the same directory.
-    std::erase_if(deferred, [&](const Seen& seen) {
-        const std::string_view dir = dir_of(seen.path);
-        return !index_.gone_.empty() && claim_best(gone_in(dir), seen, sink) == Verdict::found;
-    });
-    for (const Seen& seen : deferred) {
-        Verdict verdict = claim_best(named(seen.path, Where::anywhere), seen, sink);
-        if (verdict != Verdict::found && !index_.gone_.empty()) verdict = std::max(verdict, claim_best(gone_in({}), seen, sink));
-        if (verdict == Verdict::found) continue;
+bool Removals::find_resolved(Seen& seen, const EventSink& sink) {
+    if (!seen.whole || seen.name == 0 || named(seen.path, Where::anywhere).empty()) return false;
+    auto real = without_links(seen.path);
+    if (!real || *real == seen.path) return false;
+    seen.path = std::move(*real);
+    return find_at_path(seen, false, sink);
+}
+
+void Removals::settle(std::uint64_t up_to_ns, const EventSink& sink) {
+    std::deque<std::uint64_t> waiting, due;
+    for (const std::uint64_t number : deferred_) (recent_[number - forgotten_].at_ns > up_to_ns ? waiting : due).push_back(number);
+    deferred_ = std::move(waiting);
+    const auto seen_of = [this](std::uint64_t number) -> Seen& { return recent_[number - forgotten_]; };
+    // A holder of that very path may have become known since.
+    std::erase_if(due, [&](std::uint64_t number) { return find_at_path(seen_of(number), true, sink); });
+    std::unordered_map<std::uint32_t, Verdict> examined;
+    for (const std::uint64_t number : due) {
+        Seen& seen = seen_of(number);
+        if (seen.took) continue;
+        Verdict verdict = Verdict::other;
+        std::size_t looks = 0;
+        std::vector<std::uint32_t> candidates = seen.name != 0 ? named(seen.path, Where::anywhere) : std::vector<std::uint32_t>{};
+        // A file that lost the name it was opened by may lose its last one under any.
+        candidates.insert(candidates.end(), index_.gone_.begin(), index_.gone_.end());
+        for (const std::uint32_t candidate : candidates) {
+            if (seen.took) break;
+            if (++looks > max_looks) {
+                verdict = Verdict::unknown;
+                break;
+            }
+            const auto [place, added] = examined.try_emplace(candidate, Verdict::other);
+            if (added) place->second = examine(candidate, up_to_ns, sink);
+            if (place->second == Verdict::unknown) verdict = Verdict::unknown;
+        }
+        if (seen.took) continue;
         if (verdict == Verdict::unknown || seen.name == 0) wish_ = Wish::soon;
         else if (wish_ == Wish::none) wish_ = Wish::whenever;
         // Mapped, say: whether another link is left to it only a snapshot of everything shows.
         paths_are_stale_ |= verdict == Verdict::unknown;
     }
-}
-
-std::vector<std::uint32_t> Removals::gone_in(std::string_view dir) const {
-    std::vector<std::uint32_t> found;
-    std::string path;
-    for (const std::uint32_t number : index_.gone_) {
-        path.clear();
-        index_.paths_.append_text(index_.descriptions_[number].path, path);
-        if (dir.empty() || dir_of(path) == dir) found.push_back(number);
+    while (!lost_.empty() && lost_.front().seen_ns <= up_to_ns) {
+        const Lost lost = lost_.front();
+        lost_.pop_front();
+        (void)tell(lost, true, sink);
     }
-    return found;
 }
 
-// Of these, the one that this removal took a name of: the latest that was changed before it was stamped.
-Removals::Verdict Removals::claim_best(const std::vector<std::uint32_t>& candidates, const Seen& seen, const EventSink& sink) {
-    std::vector<std::pair<std::uint64_t, std::uint32_t>> order;
-    Verdict verdict = Verdict::other;
-    std::size_t looks = 0;
-    for (const std::uint32_t number : candidates) {
-        if (++looks > max_looks) {
-            verdict = Verdict::unknown;
-            break;
+void Removals::lost(const Lost& lost, const EventSink& sink) {
+    if (tell(lost, lost_.size() == max_lost, sink)) return;
+    lost_.push_back(lost);
+}
+
+// Who may have taken its name, or its last one.
+Removals::Suspects Removals::suspects(const Lost& lost, std::string_view path) {
+    Suspects all;
+    const Index::FileKey file = index_.file_of(lost.description);
+    const bool directory = index_.type_of(index_.descriptions_[lost.description]) == FileType::dir;
+    const bool gone_before = lost.nlink == 0 && index_.name_of(index_.descriptions_[lost.description]) == NameState::gone;
+    const auto look = look_at_file(lost.description, false);
+    // A look at another moment than the snapshot's, or none: the inode's stamp says nothing.
+    const std::uint64_t changed = look && (look->stx.stx_nlink == lost.nlink || directory) ? changed_ns(look->stx) : 0;
+
+    const auto possible = [&](std::uint64_t from_ns, std::uint64_t to_ns) {
+        std::vector<Seen*> found = between(from_ns, to_ns, file);
+        std::erase_if(found, [&](const Seen* seen) {
+            if (seen->how == Removal::unknown || (seen->how != Removal::rename && directory != (seen->how == Removal::rmdir))) return true;
+            return gone_before && seen->whole && seen->path == path;
+        });
+        return found;
+    };
+    // Of the very path; of its last name; of no known name; by another link, which most likely was in the same directory; by any.
+    const auto nearness_of = [&](const Seen* seen) {
+        if (!gone_before && seen->whole && seen->path == path) return 0;
+        if (!gone_before && seen->name != 0 && last_name(seen->path) == last_name(path)) return 1;
+        if (seen->name == 0) return 2;
+        if (!lost.linked || lost.nlink != 0) return 5;
+        return dir_of(seen->path) == dir_of(path) ? 3 : 4;
+    };
+    const auto nearest = [&](const std::vector<Seen*>& found, int farthest) {
+        int best = farthest + 1;
+        for (Seen* const seen : found) {
+            const int nearness = nearness_of(seen);
+            if (nearness > farthest || nearness > best) continue;
+            if (nearness < best) all.seen.clear();
+            best = nearness;
+            all.seen.push_back(seen);
         }
-        const auto look = look_at_file(number, false);
-        if (!look) verdict = Verdict::unknown;
-        // What was changed later was changed by another removal, whose news has not come yet.
-        const std::uint64_t at_ns = look ? changed_ns(look->stx) : 0;
-        if (look && at_ns <= seen.at_ns + clock_tolerance_ns) order.emplace_back(at_ns, number);
+        // The last of those that took this very name: what it was of before is another file, or known.
+        if (best == 0) all.seen.assign(1, *std::max_element(all.seen.begin(), all.seen.end(), [](auto* a, auto* b) { return a->at_ns < b->at_ns; }));
+        return !all.seen.empty();
+    };
+    const bool stamped = changed >= lost.named_ns && changed <= lost.seen_ns;
+    if (stamped && lost.linked && lost.nlink == 0) {
+        // The name it was opened by may have gone before its last one.
+        if (nearest(possible(std::max(lost.named_ns, changed - clock_tolerance_ns), changed + stamp_to_record_ns), 4)) return all;
     }
-    std::sort(order.rbegin(), order.rend());
-    for (const auto& [at_ns, number] : order) {
-        if (judge(number, seen, false, sink) == Verdict::found) return Verdict::found;
-    }
-    return verdict;
+    const std::vector<Seen*> found = possible(lost.named_ns, lost.seen_ns + settling_ns);
+    if (nearest(found, 0)) return all;
+    if (stamped && nearest(possible(std::max(lost.named_ns, changed - clock_tolerance_ns), changed + stamp_to_record_ns), 2)) return all;
+    // Changed since by whoever holds it.
+    nearest(found, 1);
+    return all;
 }
 
-// Did this removal take a name of that file? `at_path`: it is of the very path that was removed.
-Removals::Verdict Removals::judge(std::uint32_t number, const Seen& seen, bool at_path, const EventSink& sink) {
+// False: who did it may show yet.
+bool Removals::tell(const Lost& lost, bool final, const EventSink& sink) {
+    const Index::Description& description = index_.descriptions_[lost.description];
+    if ((description.bits & Index::in_use) == 0 || description.id != lost.id) return true;
+    const Index::FileKey file = index_.file_of(lost.description);
+    std::string path;
+    index_.paths_.append_text(description.path, path);
+    RemovalNote note;
+    if (const auto known = find(device_number(file.dev), file.ino, lost.named_ns, lost.seen_ns)) {
+        note = *known;
+    } else {
+        const Suspects by = suspects(lost, path);
+        const bool sure = by.seen.size() == 1 && by.seen.front()->whole && by.seen.front()->path == path && !lost.linked;
+        if (!final && !sure) return false;
+        note = note_of(by, file, Interval::bounded(std::min(lost.named_ns, lost.seen_ns), lost.seen_ns));
+    }
+    if (lost.nlink != 0) {
+        index_.note_unlinked(lost.description, lost.nlink, note, sink);
+        return true;
+    }
+    note.allocated = lost.allocated;
+    index_.note_deleted(device_number(file.dev), file.ino, note, sink);
+    return true;
+}
+
+// Did this removal take a name of that file, which is of the very path that was removed?
+Removals::Verdict Removals::judge(std::uint32_t number, Seen& seen, bool final, const EventSink& sink) {
     const Index::Description& description = index_.descriptions_[number];
     const bool directory = index_.type_of(description) == FileType::dir;
     if (seen.how != Removal::rename && directory != (seen.how == Removal::rmdir)) return Verdict::other;
     const std::uint32_t known_nlink = index_.extra_of(number).nlink;
-    const auto look = look_at_file(number, at_path || directory);
+    const auto look = look_at_file(number, true);
     if (!look) return Verdict::unknown;
     const Index::FileKey file = index_.file_of(number);
     std::string unlinked;
     index_.paths_.append_text(description.path, unlinked);
     unlinked += deleted_mark;
+    const bool named = index_.name_of(description) == NameState::named;
+    const RemovalNote note = note_of(seen);
     // A directory has one name, though a file system may show it with a link for ever (overlayfs: fs/overlayfs/inode.c, ovl_getattr).
-    const bool deleted = look->stx.stx_nlink == 0 || (directory && look->text == unlinked);
-    RemovalNote note = note_of(seen);
-    // It had another link then: changed since, that went later, by a removal whose news is still to come.
-    const bool later = !directory && known_nlink > 1 && changed_ns(look->stx) > seen.at_ns + clock_tolerance_ns;
-    if (deleted && at_path && later) {
-        if (index_.name_of(description) != NameState::named) return Verdict::other;
+    if (look->stx.stx_nlink == 0 || (directory && look->text == unlinked)) {
+        Lost last{number, description.id, seen.at_ns, seen.at_ns, 0, std::uint64_t{look->stx.stx_blocks} * 512, !directory && known_nlink > 1};
+        if (!last.linked) {
+            RemovalNote deleted = note;
+            deleted.allocated = last.allocated;
+            if (!index_.note_deleted(device_number(file.dev), file.ino, deleted, sink)) return Verdict::other;
+            seen.took = file;
+            return Verdict::found;
+        }
+        // It had another link: that went before, or later, by a removal whose news may be to come.
+        if (!final || !named) return Verdict::other;
+        seen.took = file;
+        const std::uint64_t changed = changed_ns(look->stx);
+        std::vector<Seen*> others = between(seen.at_ns + 1, changed + stamp_to_record_ns, file);
+        std::erase_if(others, [&](const Seen* other) { return other->took || other->how == Removal::rmdir || dir_of(other->path) != dir_of(seen.path); });
+        if (others.empty() && changed <= seen.at_ns) {
+            RemovalNote deleted = note;
+            deleted.allocated = last.allocated;
+            (void)index_.note_deleted(device_number(file.dev), file.ino, deleted, sink);
+            return Verdict::found;
+        }
         index_.note_unlinked(number, known_nlink - 1, note, sink);
+        last.seen_ns = std::max(changed, seen.at_ns) + stamp_to_record_ns;
+        (void)tell(last, true, sink);
         return Verdict::found;
     }
-    if (deleted) {
-        note.allocated = look->stx.stx_blocks * 512;
-        return index_.note_deleted(device_number(file.dev), file.ino, note, sink) ? Verdict::found : Verdict::other;
-    }
-    if (directory || index_.name_of(description) != NameState::named) return Verdict::other;
-    if (!at_path && look->stx.stx_nlink >= known_nlink) return Verdict::other;
-    const auto labelled = at_path ? look : look_at(number, true);
-    if (!labelled || labelled->text != unlinked) return Verdict::other;
+    if (directory || !named || look->text != unlinked) return Verdict::other;
+    seen.took = file;
     index_.note_unlinked(number, look->stx.stx_nlink, note, sink);
+    return Verdict::found;
+}
+
+// Has this file lost a name, so long ago that every removal of that time is known?
+Removals::Verdict Removals::examine(std::uint32_t number, std::uint64_t known_until_ns, const EventSink& sink) {
+    const Index::Description& description = index_.descriptions_[number];
+    if ((description.bits & Index::in_use) == 0 || !Index::had_name(index_.name_of(description))) return Verdict::other;
+    const bool directory = index_.type_of(description) == FileType::dir;
+    const std::uint32_t known_nlink = index_.extra_of(number).nlink;
+    auto look = look_at_file(number, directory);
+    if (!look) return Verdict::unknown;
+    std::string unlinked;
+    index_.paths_.append_text(description.path, unlinked);
+    unlinked += deleted_mark;
+    const bool was_gone = index_.name_of(description) == NameState::gone;
+    Lost lost{number, description.id, 0, known_until_ns + settling_ns, look->stx.stx_nlink, std::uint64_t{look->stx.stx_blocks} * 512, !directory && (was_gone || known_nlink > 1)};
+    if (directory) {
+        if (look->stx.stx_nlink != 0 && look->text != unlinked) return Verdict::other;
+        lost.nlink = 0;
+    } else if (lost.nlink != 0) {
+        if (was_gone || lost.nlink >= known_nlink) return Verdict::other;
+        look = look_at(number, true);
+        if (!look || look->text != unlinked) return Verdict::other;
+    }
+    if (changed_ns(look->stx) > known_until_ns) return Verdict::other;
+    lost.named_ns = index_.times_.get(description.opened).earliest_ns;
+    // It had that many links still when a snapshot last read one of its holders.
+    const auto seen_then = [&](std::uint32_t process) { lost.named_ns = std::max(lost.named_ns, index_.processes_[process].synced_ns); };
+    index_.for_each_ref(
+        number, [&](const Index::TableUser& user, std::int32_t, const Index::SlotView&) { seen_then(user.process); },
+        [&](const Index::Held& held) { seen_then(held.process); });
+    std::string path;
+    index_.paths_.append_text(description.path, path);
+    // Nobody yet: a snapshot may know.
+    if (suspects(lost, path).seen.empty()) return Verdict::unknown;
+    (void)tell(lost, true, sink);
     return Verdict::found;
 }
 
@@ -460,14 +601,16 @@ bool Removals::apply_unlinked(const Unheld& unheld, bool all_seen, const EventSi
         const Index::Description& description = index_.descriptions_[number];
         if (index_.file_of(number) != file || index_.name_of(description) != NameState::named) continue;
         if (index_.paths_.name(description.path.name) != last_name(unheld.seen.path)) continue;
-        switch (judge(number, unheld.seen, true, sink)) {
-            case Verdict::found: return true;
-            case Verdict::other: continue;
-            case Verdict::unknown: break;
+        // Which file and which name the kernel has said already; only a link of that name in another directory may be meant instead.
+        const auto look = look_at(number, true);
+        std::string unlinked;
+        index_.paths_.append_text(description.path, unlinked);
+        if (!look || look->text != unlinked.append(deleted_mark)) {
+            if (!all_seen) return false;
+            if (look) continue;
         }
-        // The kernel has said already which file and which name.
-        if (all_seen) index_.note_unlinked(number, unheld.nlink, note_of(unheld.seen), sink);
-        return all_seen;
+        index_.note_unlinked(number, unheld.nlink, note_of(unheld.seen), sink);
+        return true;
     }
     return true;
 }
@@ -506,15 +649,8 @@ void Removals::before_close(const Record& record, const EventSink& sink) {
     const bool same = raw->closed.description_latest_ns == 0 || (opened.earliest_ns <= raw->closed.description_latest_ns &&
                                                                  raw->closed.description_earliest_ns <= opened.latest_ns);
     if (!same || (description.bits & Index::stat_known) == 0 || !Index::had_name(index_.name_of(description))) return;
-    std::string path;
-    index_.paths_.append_text(description.path, path);
-    RemovalNote note;
-    const std::uint64_t closed_ns = raw->closed.header.boottime_ns;
-    note.when = Interval::bounded(std::min(opened.earliest_ns, closed_ns), closed_ns);
-    const Index::FileKey file = index_.file_of(number);
-    if (const auto seen = find(device_number(file.dev), file.ino, path, opened.earliest_ns, closed_ns)) note = *seen;
-    note.allocated = raw->allocated;
-    index_.note_deleted(device_number(file.dev), file.ino, note, sink);
+    const bool linked = index_.name_of(description) == NameState::gone || index_.extra_of(number).nlink > 1;
+    (void)tell({number, description.id, opened.earliest_ns, raw->closed.header.boottime_ns, 0, raw->allocated, linked}, true, sink);
 }
 
 // ---- names that change ----------------------------------------------------------------------------------------------
@@ -526,6 +662,19 @@ void Removals::relabel(std::uint32_t number) {
     if (look->stx.stx_nlink == 0 && text.ends_with(deleted_mark)) text.remove_suffix(deleted_mark.size());
     if (index_.paths_.equals(index_.descriptions_[number].path, text)) return;
     index_.set_description_path(number, index_.paths_.intern(text), false);
+}
+
+// What was at a path is at another one. Its magic link is a step ahead if it was moved or removed again meanwhile, and the record of that
+// speaks of the path in between.
+void Removals::relabel_moved(std::uint32_t number, const std::string& to) {
+    const auto look = look_at(number, true);
+    if (look && look->text == to) {
+        index_.set_description_path(number, index_.paths_.intern(to), false);
+        return;
+    }
+    const auto real = without_links(to);
+    if (real) index_.set_description_path(number, index_.paths_.intern(*real), false);
+    else relabel(number);
 }
 
 void Removals::moved_known(const fdspan_unlinked& raw) {
@@ -540,29 +689,45 @@ void Removals::moved_known(const fdspan_unlinked& raw) {
     if (S_ISDIR(raw.mode)) paths_are_stale_ = true;
 }
 
-void Removals::moved(const std::string& from, bool whole) {
-    std::vector<std::uint32_t> affected = named(from, whole ? Where::at_path : Where::anywhere);
-    if (affected.size() > max_looks) affected.resize(max_looks);
-    const PathStore::Dir dir = whole ? index_.paths_.find(from) : PathStore::none;
-    if (dir > PathStore::cut) {
-        for (PathStore::Dir at = dir;;) {
-            for (std::uint32_t number = index_.paths_.node(at).first_description; number != Index::none;
-                 number = index_.descriptions_[number].next_in_dir) {
-                affected.push_back(number);
-            }
-            if (affected.size() > max_relabelled) {
-                paths_are_stale_ = true;
-                affected.resize(max_relabelled);
-                break;
-            }
-            if (index_.paths_.node(at).first_child != PathStore::none) {
-                at = index_.paths_.node(at).first_child;
-                continue;
-            }
-            while (at != dir && index_.paths_.node(at).next_sibling == PathStore::none) at = index_.paths_.node(at).parent;
-            if (at == dir) break;
-            at = index_.paths_.node(at).next_sibling;
+// From there to where `seen` says; with an exchange also back.
+void Removals::moved(const GivenPath& place, const Seen& seen, bool exchange) {
+    const std::string from = resolve(place), &to = seen.path;
+    const bool whole = !place.base_cut && !place.given_cut;
+    const auto at = [this](const std::string& path, bool exactly) {
+        auto found = named(path, exactly ? Where::at_path : Where::anywhere);
+        if (found.size() > max_looks) found.resize(max_looks);
+        return found;
+    };
+    const std::vector<std::uint32_t> there = at(from, whole);
+    const std::vector<std::uint32_t> back = exchange ? at(to, seen.whole) : std::vector<std::uint32_t>{};
+    const bool exact = whole && seen.whole;
+    for (const std::uint32_t number : there) exact ? relabel_moved(number, to) : relabel(number);
+    for (const std::uint32_t number : back) exact ? relabel_moved(number, from) : relabel(number);
+    if (whole) moved_below(from);
+    if (exchange && seen.whole) moved_below(to);
+}
+
+void Removals::moved_below(const std::string& from) {
+    std::vector<std::uint32_t> affected;
+    const PathStore::Dir dir = index_.paths_.find(from);
+    if (dir <= PathStore::cut) return;
+    for (PathStore::Dir at = dir;;) {
+        for (std::uint32_t number = index_.paths_.node(at).first_description; number != Index::none;
+             number = index_.descriptions_[number].next_in_dir) {
+            affected.push_back(number);
         }
+        if (affected.size() > max_relabelled) {
+            paths_are_stale_ = true;
+            affected.resize(max_relabelled);
+            break;
+        }
+        if (index_.paths_.node(at).first_child != PathStore::none) {
+            at = index_.paths_.node(at).first_child;
+            continue;
+        }
+        while (at != dir && index_.paths_.node(at).next_sibling == PathStore::none) at = index_.paths_.node(at).parent;
+        if (at == dir) break;
+        at = index_.paths_.node(at).next_sibling;
     }
     for (const std::uint32_t number : affected) relabel(number);
 }

@@ -25,16 +25,33 @@ public:
     static constexpr std::size_t max_recent = 4096;
     static constexpr std::uint64_t recent_ns = 60'000'000'000;
     static constexpr std::size_t max_looks = 64;       // at files that may be meant by one removal
-    static constexpr std::size_t max_deferred = 4096;
+    static constexpr std::size_t max_lost = 4096;
     static constexpr std::size_t max_unheld = 1024;
     static constexpr std::size_t max_relabelled = 1024; // descriptions below a directory that was moved
 
     explicit Removals(Index& index) : index_(index) {}
 
     void apply(const UnlinkedRecord& record, const EventSink& sink);
-    // When all records so far were applied: looks further for what was removed by a path that the index does not have (through a symbolic
-    // link, or in another mount namespace). What a later record claims by its path is out of the question then.
-    void settle(const EventSink& sink);
+    // A removal is stamped a little after it was done, and an inode by a clock that goes in ticks, of 10 ms at most: what was removed so long
+    // before the last record that was applied is told apart from all others.
+    static constexpr std::uint64_t settling_ns = 25'000'000;
+    // When all records so far were applied: looks further for what was removed until then by a path that the index does not have (through
+    // a symbolic link, in another mount namespace, by another link), and decides what waited for that.
+    void settle(std::uint64_t up_to_ns, const EventSink& sink);
+    [[nodiscard]] bool has_to_settle() const { return !deferred_.empty() || !lost_.empty(); }
+
+    // A snapshot shows that a description's file lost a name, or its last one.
+    struct Lost {
+        std::uint32_t description = 0;
+        std::uint64_t id = 0;
+        std::uint64_t named_ns = 0;  // it still had it then
+        std::uint64_t seen_ns = 0;
+        std::uint32_t nlink = 0;
+        std::uint64_t allocated = 0;
+        bool linked = false;         // it may have had several names
+    };
+    // Tells it with who did it, now or once everybody's records of that time are here.
+    void lost(const Lost& lost, const EventSink& sink);
     // Before a record is applied that says that a description's file had no links when it was closed: if that is news, tells it.
     void before_close(const Record& record, const EventSink& sink);
 
@@ -49,10 +66,11 @@ public:
     [[nodiscard]] bool paths_are_stale() const { return paths_are_stale_; }
     void paths_are_mended() { paths_are_stale_ = false; }
 
-    // Who took a name from this file, or where the kernel side tells paths only, from this path, between the two moments. The views in the note live until the next call.
-    [[nodiscard]] std::optional<RemovalNote> find(DeviceNumber dev, std::uint64_t ino, std::string_view path, std::uint64_t from_ns,
-                                                  std::uint64_t to_ns) const;
-
+    // Who took a name from this file, where the kernel side tells files. The views in the note live until the next call.
+    [[nodiscard]] std::optional<RemovalNote> find(DeviceNumber dev, std::uint64_t ino, std::uint64_t from_ns, std::uint64_t to_ns) const;
+    // Whether something known was given another path since then, so that a snapshot begun before may show the old one; and what the path is now.
+    [[nodiscard]] bool moved_since(std::uint64_t at_ns) const { return moved_ns_ >= at_ns; }
+    void relabel(std::uint32_t description);
     // Whether a removal of that very path was seen since then.
     [[nodiscard]] bool find_exactly(std::string_view path, std::uint64_t from_ns) const;
 
@@ -69,6 +87,7 @@ private:
         std::string path;        // what was removed, as well as it is known: dots resolved, symbolic links not
         std::uint64_t name = 0;  // hash of its last component; 0: any
         bool whole = false;      // the path is whole
+        std::optional<Index::FileKey> took;  // the file that it is known to have taken a name of: of no other one then
         mutable std::string cgroup_path;
         mutable RemovalNote::By by;
     };
@@ -79,21 +98,33 @@ private:
     };
     enum class Verdict : std::uint8_t { other, unknown, found };
 
+    // Removals of which one must have done it; all of one process and kind, or nobody can tell.
+    struct Suspects {
+        std::vector<Seen*> seen;
+        [[nodiscard]] bool agree() const;
+    };
+
     [[nodiscard]] RemovalNote note_of(const Seen& seen) const;
+    [[nodiscard]] RemovalNote note_of(const Suspects& suspects, const Index::FileKey& file, const Interval& otherwise);
     [[nodiscard]] std::string cgroup_path(std::uint64_t id) const;
     void apply_known(const UnlinkedRecord& record, const Seen& seen, const EventSink& sink);
-    [[nodiscard]] bool find_at_path(const Seen& seen, const EventSink& sink);
+    // `final`: every removal of that time is known.
+    [[nodiscard]] bool find_at_path(Seen& seen, bool final, const EventSink& sink);
     [[nodiscard]] bool find_resolved(Seen& seen, const EventSink& sink);
-    [[nodiscard]] Verdict claim_best(const std::vector<std::uint32_t>& candidates, const Seen& seen, const EventSink& sink);
-    [[nodiscard]] std::vector<std::uint32_t> gone_in(std::string_view dir) const;  // "": anywhere
-    [[nodiscard]] Verdict judge(std::uint32_t description, const Seen& seen, bool at_path, const EventSink& sink);
+    [[nodiscard]] Verdict judge(std::uint32_t description, Seen& seen, bool final, const EventSink& sink);
+    [[nodiscard]] Verdict examine(std::uint32_t description, std::uint64_t known_until_ns, const EventSink& sink);
+    [[nodiscard]] std::vector<Seen*> between(std::uint64_t from_ns, std::uint64_t to_ns, const Index::FileKey& file);
+    [[nodiscard]] Suspects suspects(const Lost& lost, std::string_view path);
+    [[nodiscard]] bool tell(const Lost& lost, bool final, const EventSink& sink);
     [[nodiscard]] std::optional<Look> look_at(std::uint32_t description, bool text) const;
     [[nodiscard]] std::optional<Look> look_at_file(std::uint32_t description, bool text) const;
-    void moved(const std::string& from, bool whole);
+    void moved(const GivenPath& from, const Seen& to, bool exchange);
+    void moved_below(const std::string& from);
+    void relabel_moved(std::uint32_t description, const std::string& to);
     void moved_known(const fdspan_unlinked& raw);
-    void relabel(std::uint32_t description);
     void relabel_deleted(const std::vector<std::uint32_t>& descriptions, std::uint32_t held, std::string_view text);
     [[nodiscard]] static std::string resolve(const GivenPath& place);
+    [[nodiscard]] static std::optional<std::string> without_links(std::string_view path);
     // Descriptions of that very path, or all with its last name: those first whose paths are most alike.
     enum class Where : std::uint8_t { at_path, anywhere };
     [[nodiscard]] std::vector<std::uint32_t> named(std::string_view path, Where where) const;
@@ -110,7 +141,10 @@ private:
 
     Index& index_;
     std::deque<Seen> recent_;
-    std::deque<Seen> deferred_;
+    std::uint64_t forgotten_ = 0;         // so many were in front of these
+    std::deque<std::uint64_t> deferred_;  // of the recent ones, by their number
+    std::deque<Lost> lost_;
+    std::uint64_t moved_ns_ = 0;          // when a description was given another path
     std::vector<Unheld> unheld_;
     Wish wish_ = Wish::none;
     bool paths_are_stale_ = false;
