@@ -50,6 +50,7 @@ constexpr std::uint64_t look_interval_ns = 500'000'000;
 // Before a snapshot is reconciled the ring is emptied; under steady fire not for ever.
 constexpr std::size_t catch_up_records = 65536;
 constexpr int max_catch_up_rounds = 64;
+constexpr std::uint64_t late_record_ns = 20'000'000;  // a hook takes the time, and may be preempted before it has room in the ring
 // With an index that is bounded, its size is asked for so often; what a thousand records add is small.
 constexpr std::size_t records_between_measurements = 1024;
 // Of an open descriptor with a description and a path of its own, measured.
@@ -131,7 +132,8 @@ struct Tracker::State {
     void measure();
     Result<std::size_t> process_bpf(const Sink& sink, std::size_t max_events);
     Result<std::size_t> process_procfs(const Sink& sink);
-    Result<std::size_t> drain(const Sink& sink, std::size_t max_records);
+    // No further than to the first record that is younger than `until_ns`.
+    Result<std::size_t> drain(const Sink& sink, std::size_t max_records, std::uint64_t until_ns = std::numeric_limits<std::uint64_t>::max());
     Result<void> resync(const Sink& sink);
     Result<void> sweep_unlinked(const Sink& sink);
     [[nodiscard]] std::uint64_t sweep_due_ns() const;
@@ -376,7 +378,7 @@ void Tracker::State::look_for_skipped(const Sink& sink) {
     next_look_ns = now + look_interval_ns;
 }
 
-Result<std::size_t> Tracker::State::drain(const Sink& sink, std::size_t max_records) {
+Result<std::size_t> Tracker::State::drain(const Sink& sink, std::size_t max_records, std::uint64_t until_ns) {
     std::size_t records = 0;
     return tracking->drain([&](const void* data, std::size_t bytes) {
         ++records;
@@ -394,18 +396,15 @@ Result<std::size_t> Tracker::State::drain(const Sink& sink, std::size_t max_reco
             removals.before_close(record, sink);
             index.apply(record, sink);
         }
-        return records < max_records;
+        return records < max_records && header.boottime_ns <= until_ns;
     });
 }
 
 Result<void> Tracker::State::resync_with(const Snapshot& snapshot, const ReconcileOptions& how, const Sink& sink) {
-    // Records of what happened before the snapshot began are older than its rows: they go first.
+    // Records of what happened before a row was read go first; to wait for an empty ring could take for ever.
     if (tracking) {
-        for (int round = 0; round < max_catch_up_rounds; ++round) {
-            auto taken = drain(sink, catch_up_records);
-            if (!taken) return tl::unexpected(taken.error());
-            if (*taken < catch_up_records) break;
-        }
+        auto taken = drain(sink, std::numeric_limits<std::size_t>::max(), snapshot.ended_ns + late_record_ns);
+        if (!taken) return tl::unexpected(taken.error());
     }
     ReconcileOptions with = how;
     with.removals = &removals;
