@@ -267,6 +267,44 @@ struct fdspan_options {
 FDSPAN_API FDSPAN_MUST_CHECK int fdspan_open(const struct fdspan_options *options, struct fdspan_tracker **tracker);
 
 /*
+ * For a privileged helper of a host without privileges: loads and attaches what `options` ask for, and gives it to whoever calls
+ * fdspan_adopt() at the other end of `socket`, a unix socket of any kind. It keeps nothing; the helper may end. Filters, backend and
+ * memory_bytes are said here; events, minimum_age_ns, intervals and on_event belong to the receiver and have to be zero.
+ *
+ * Whoever has the descriptors may read of every process what the programs show, and may widen the filters: give them to none that
+ * you would not let watch the machine.
+ *
+ * Needs what fdspan_open() needs.
+ *
+ * Ownership: `socket` stays the caller's.
+ * Threads: any.
+ * Returns: 0.
+ * Errors: as fdspan_open(). -EINVAL for FDSPAN_BACKEND_PROCFS and for what belongs to the receiver, too. -E2BIG for filters of more than
+ *   1 MiB. Others: what sending gives.
+ * Since: 0.1
+ */
+FDSPAN_API FDSPAN_MUST_CHECK int fdspan_hand_over(const struct fdspan_options *options, int socket);
+
+/*
+ * Opens a tracker from what fdspan_hand_over() sent, with no capability at all, then reads the first snapshot. Takes exactly one
+ * handover from the socket, and waits for it as the socket does. Of `options` only events, minimum_age_ns, resync_interval_ns and the
+ * callbacks may be set; the rest comes along.
+ *
+ * What BPF can't show of other users' processes, birth times above all, such a host can't ask /proc for: intervals are wider there. What
+ * armed tracking knows of the time before is not taken over.
+ *
+ * Ownership: *tracker is the caller's, to be given to fdspan_close(). `socket` stays the caller's.
+ * Threads: any.
+ * Returns: 0.
+ * Errors: -EINVAL: NULL, a wrong size, an unknown flag or event, an option that comes along. -E2BIG: an unknown tail is not zero.
+ *   -EPROTO: what came is no handover, or one of another version of the library. -ECONNRESET: the other end closed. -EAGAIN: nothing came
+ *   yet, and the socket does not wait. -EMFILE: no room for the descriptors. -EPERM: a kernel before 5.19 that keeps bpf(2) to the
+ *   privileged. -ENOSPC: what is open already does not fit memory_bytes. -ENOMEM.
+ * Since: 0.1
+ */
+FDSPAN_API FDSPAN_MUST_CHECK int fdspan_adopt(const struct fdspan_options *options, int socket, struct fdspan_tracker **tracker);
+
+/*
  * Closes a tracker: detaches its programs, closes its descriptors, frees its memory. Its cursors stay valid for
  * fdspan_cursor_close() only. In a child of fork(2) it frees what the child has and leaves the parent's tracker alone.
  * From inside one of its callbacks it takes effect when the call that called back returns; that returns -ECANCELED then.

@@ -171,16 +171,14 @@ struct Options {
     std::function<void(std::uint32_t level, std::string_view message)> log;
 };
 
-// A tracker: owns what runs in the kernel for it, and the index.
-class Tracker {
-public:
-    using EventCallback = std::function<void(const Event&)>;
+namespace detail {
 
-    explicit Tracker(Options options) : shared_(std::make_unique<Shared>()) {
-        shared_->log = std::move(options.log);
-        const std::vector<const char*> cgroups = detail::pointers(options.cgroups);
-        const std::vector<const char*> paths = detail::pointers(options.paths);
-        ::fdspan_options with{};
+// Options as fdspan.h has them, without callbacks; valid as long as these and unchanged.
+struct NativeOptions {
+    std::vector<const char*> cgroups, paths;
+    ::fdspan_options with{};
+
+    explicit NativeOptions(const Options& options) : cgroups(pointers(options.cgroups)), paths(pointers(options.paths)) {
         with.size = sizeof(with);
         with.backend = options.backend;
         with.events = options.events;
@@ -199,15 +197,31 @@ public:
         if (options.resync_interval) {
             with.resync_interval_ns = options.resync_interval->count() == 0 ? UINT64_MAX : static_cast<std::uint64_t>(options.resync_interval->count());
         }
-        with.on_event = &Shared::on_event;
-        with.event_context = shared_.get();
-        with.on_log = shared_->log ? &Shared::on_log : nullptr;
-        with.log_context = shared_.get();
-        ::fdspan_tracker* handle = nullptr;
-        const int code = ::fdspan_open(&with, &handle);
-        handle_.reset(handle);
-        shared_->rethrow();
-        detail::check(code, "fdspan_open");
+    }
+    NativeOptions(const NativeOptions&) = delete;
+    NativeOptions& operator=(const NativeOptions&) = delete;
+};
+
+}  // namespace detail
+
+// For a privileged helper: loads and attaches what Tracker::adopt() at the other end of the socket takes. Options::log is not called.
+inline void hand_over(const Options& options, int socket) {
+    const detail::NativeOptions native(options);
+    detail::check(::fdspan_hand_over(&native.with, socket), "fdspan_hand_over");
+}
+
+// A tracker: owns what runs in the kernel for it, and the index.
+class Tracker {
+public:
+    using EventCallback = std::function<void(const Event&)>;
+
+    explicit Tracker(Options options)
+        : Tracker(std::move(options), "fdspan_open", [](const ::fdspan_options& with, ::fdspan_tracker** handle) { return ::fdspan_open(&with, handle); }) {}
+
+    // From what hand_over() sent; without any capability.
+    [[nodiscard]] static Tracker adopt(Options options, int socket) {
+        return Tracker(std::move(options), "fdspan_adopt",
+                       [socket](const ::fdspan_options& with, ::fdspan_tracker** handle) { return ::fdspan_adopt(&with, socket, handle); });
     }
 
     // Readable when there is something to process; level-triggered; the tracker's.
@@ -266,6 +280,22 @@ public:
     [[nodiscard]] ::fdspan_tracker* native() const { return handle_.get(); }
 
 private:
+    template <class Open>
+    Tracker(Options options, const char* what, Open&& open) : shared_(std::make_unique<Shared>()) {
+        shared_->log = std::move(options.log);
+        detail::NativeOptions native(options);
+        ::fdspan_options& with = native.with;
+        with.on_event = &Shared::on_event;
+        with.event_context = shared_.get();
+        with.on_log = shared_->log ? &Shared::on_log : nullptr;
+        with.log_context = shared_.get();
+        ::fdspan_tracker* handle = nullptr;
+        const int code = open(with, &handle);
+        handle_.reset(handle);
+        shared_->rethrow();
+        detail::check(code, what);
+    }
+
     // What the callbacks need; does not move when the tracker does. An exception waits here until the C library is left.
     struct Shared {
         std::function<void(std::uint32_t, std::string_view)> log;

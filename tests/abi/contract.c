@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <inttypes.h>
 #include <linux/bpf.h>
 #include <locale.h>
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
@@ -974,12 +976,26 @@ static int program_exists(uint32_t id)
 	return 1;
 }
 
+static unsigned long resident_kib(void)
+{
+	unsigned long kib = 0;
+	char line[128];
+	FILE *file = fopen("/proc/self/status", "re");
+
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "VmRSS: %lu", &kib) == 1)
+			break;
+	fclose(file);
+	return kib;
+}
+
 static void part_cycles(int cycles)
 {
 	int32_t self = getpid();
 	struct fdspan_options options = options_for(&self, 1);
 	uint32_t programs[1024];
 	size_t program_count = 0, heap = 0;
+	unsigned long resident = 0;
 	unsigned descriptors = 0;
 
 	for (int i = 0; i <= cycles; i++) {
@@ -993,6 +1009,7 @@ static void part_cycles(int cycles)
 		if (i == (cycles > 2 ? 2 : 0)) {
 			descriptors = open_descriptors();
 			heap = mallinfo2().uordblks;
+			resident = resident_kib();
 		}
 	}
 	CHECK(open_descriptors() == descriptors, "descriptors: %u, then %u", descriptors, open_descriptors());
@@ -1011,7 +1028,8 @@ static void part_cycles(int cycles)
 		usleep(100000);
 	}
 	CHECK(alive == 0, "%u of %zu programs are left in the kernel", alive, program_count);
-	printf("%d cycles: %zu programs in the last, none left; heap %zu -> %zu bytes\n", cycles, program_count, heap, after);
+	printf("%d cycles: %zu programs in the last, %u left; descriptors %u -> %u, heap %zu -> %zu bytes, resident %lu -> %lu KiB\n", cycles, program_count,
+	       alive, descriptors, open_descriptors(), heap, after, resident, resident_kib());
 }
 
 static void handler(int number)
@@ -1090,6 +1108,88 @@ static void part_dropped(void)
 	end_child(child);
 }
 
+/* A privileged helper opens and hands over; a process that may nothing uses it, after the helper has ended. */
+static void part_handover(void)
+{
+	const char *path = path_of("handover"), *other = path_of("other");
+	struct seen seen = {.path = path};
+	struct fdspan_statistics figures = {.size = sizeof(figures)};
+	struct fdspan_options options, mine = {.size = sizeof(mine), .on_event = on_event, .event_context = &seen, .on_log = log_to_stdout};
+	struct fdspan_tracker *tracker = NULL;
+	struct child child, stranger;
+	int ends[2], status = 0;
+
+	close(make(path)), close(make(other));
+	child = start_child(path, 0), stranger = start_child(other, 0);
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0, "socketpair");
+	options = options_for(&child.pid, 1);
+	options.poll_interval_ns = 0;
+	CHECK_CODE(-EINVAL, fdspan_hand_over(NULL, ends[0]));
+	options.on_event = on_event;
+	CHECK_CODE(-EINVAL, fdspan_hand_over(&options, ends[0]));
+	options.on_event = NULL;
+	options.backend = FDSPAN_BACKEND_PROCFS;
+	CHECK_CODE(-EINVAL, fdspan_hand_over(&options, ends[0]));
+	options.backend = FDSPAN_BACKEND_AUTO;
+	options.on_log = NULL;
+	CHECK_CODE(-ENOTSOCK, fdspan_hand_over(&options, STDOUT_FILENO));
+	options.on_log = log_to_stdout;
+	fflush(stdout);
+	pid_t helper = fork();
+
+	if (helper == 0)
+		_exit(fdspan_hand_over(&options, ends[0]) == 0 ? 0 : 1);
+	CHECK(setgroups(0, NULL) == 0 && setgid(65534) == 0 && setuid(65534) == 0, "become nobody");
+	CHECK(waitpid(helper, &status, 0) == helper && status == 0, "the helper: %#x", (unsigned)status);
+
+	mine.on_log = NULL;
+	options = mine;
+	options.backend = FDSPAN_BACKEND_SYSCALL;
+	CHECK_CODE(-EPERM, fdspan_open(&options, &tracker));
+	CHECK_CODE(-EINVAL, fdspan_adopt(&options, ends[1], &tracker));
+	options.backend = FDSPAN_BACKEND_AUTO;
+	options.pids = &child.pid, options.pid_count = 1;
+	CHECK_CODE(-EINVAL, fdspan_adopt(&options, ends[1], &tracker));
+	CHECK_CODE(-EINVAL, fdspan_adopt(NULL, ends[1], &tracker));
+	CHECK_CODE(-EINVAL, fdspan_adopt(&mine, ends[1], NULL));
+
+	mine.on_log = log_to_stdout;
+	CHECK_CODE(0, fdspan_adopt(&mine, ends[1], &tracker));
+	if (!tracker)
+		return;
+	CHECK(fdspan_get_backend(tracker) != FDSPAN_BACKEND_PROCFS, "it traces");
+	CHECK(count_rows(tracker, (struct fdspan_query){.pid = child.pid}) > 0, "what is open already is in the index, though /proc would not say it");
+	CHECK(count_rows(tracker, (struct fdspan_query){.pid = stranger.pid}) == 0, "the helper's filter");
+	tell(stranger, 'o'), tell(child, 'o');
+	run_until(tracker, &seen.closed, 1);
+	CHECK(seen.opened == 1 && seen.closed == 1, "events: %u, %u", seen.opened, seen.closed);
+	CHECK_CODE(0, fdspan_resync(tracker));
+	CHECK(count_rows(tracker, (struct fdspan_query){.pid = child.pid}) > 0, "the index is whole after a resync");
+	CHECK_CODE(0, fdspan_get_statistics(tracker, &figures));
+	CHECK(figures.records > 0 && figures.resyncs == 1 && figures.kernel_bytes > 0 && figures.description_capacity > 0 && figures.processes == 1,
+	      "statistics: %" PRIu64 " records, %" PRIu64 " resyncs, %" PRIu64 " bytes", figures.records, figures.resyncs, figures.kernel_bytes);
+	tell(child, 'o');
+	run_until(tracker, &seen.closed, 2);
+	CHECK(seen.closed == 2 && seen.lost == 0, "and events go on: %u", seen.closed);
+	end_child(child);
+	run_until(tracker, &seen.exits, 1);
+	CHECK(seen.exits == 1, "its end: %u", seen.exits);
+	fdspan_close(tracker);
+
+	/* What is no handover. */
+	mine.on_log = NULL;
+	CHECK(write(ends[0], "GET / HTTP/1.1\r\nHost: localhost", 31) == 31, "write");
+	CHECK_CODE(-EPROTO, fdspan_adopt(&mine, ends[1], &tracker));
+	close(ends[0]), close(ends[1]);
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0, "socketpair");
+	CHECK_CODE(-EAGAIN, fdspan_adopt(&mine, ends[1], &tracker));
+	close(ends[0]);
+	CHECK_CODE(-ECONNRESET, fdspan_adopt(&mine, ends[1], &tracker));
+	close(ends[1]);
+	CHECK(!tracker, "nothing is handed out");
+	end_child(stranger);
+}
+
 int main(int argc, char **argv)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -1127,6 +1227,8 @@ int main(int argc, char **argv)
 			part_guest();
 		else if (!strcmp(part, "dropped"))
 			part_dropped();
+		else if (!strcmp(part, "handover"))
+			part_handover();
 		else if (!strncmp(part, "cycles=", 7))
 			part_cycles(atoi(part + 7));
 	}

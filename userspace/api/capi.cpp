@@ -299,49 +299,98 @@ int fdspan_tracker::take(std::size_t max_events, Deliver&& deliver) {
 
 // ---- trackers ---------------------------------------------------------------------------------------------------------
 
+namespace {
+
+int take_options(const fdspan_options* given, fdspan_options& options, fdspan_tracker& made, fdspan::TrackerOptions& with) {
+    if (const int code = take_struct(given, options_0_1, options); code != 0) return code;
+    const std::optional<Backend> backend = fdspan::capi::backend_from_c(options.backend);
+    if (!backend || options.flags != 0 || (options.events & ~FDSPAN_EVENT_ALL) != 0 || (options.types & ~FDSPAN_TYPE_ALL) != 0 ||
+        (options.memory_bytes != 0 && options.memory_bytes < least_memory_bytes) ||
+        (options.poll_interval_ns != 0 && options.poll_interval_ns < least_poll_interval_ns)) {
+        return -EINVAL;
+    }
+    made.log = {options.on_log, options.log_context};
+    made.on_event = options.on_event;
+    made.event_context = options.event_context;
+    if (options.events != 0) made.events = options.events;
+    if (options.types != 0) made.filter.types = options.types;
+    made.minimum_age_ns = options.minimum_age_ns;
+
+    with.backend = *backend;
+    for (const int code : {take_list(options.pids, options.pid_count, with.scope.pids), take_list(options.trees, options.tree_count, with.scope.trees),
+                           take_list(options.cgroups, options.cgroup_count, with.scope.cgroups),
+                           take_list(options.paths, options.path_count, made.filter.paths)}) {
+        if (code != 0) return code;
+    }
+    with.paths = made.filter.paths;
+    with.types = options.types;
+    if (options.poll_interval_ns != 0) with.poll_interval_ns = options.poll_interval_ns;
+    if (options.resync_interval_ns != 0) {
+        with.reconcile_interval_ns = options.resync_interval_ns == std::numeric_limits<std::uint64_t>::max() ? 0 : options.resync_interval_ns;
+    }
+    if (options.memory_bytes != 0) with.bound_memory(options.memory_bytes);
+    return 0;
+}
+
+int give_tracker(std::unique_ptr<fdspan_tracker> made, Result<std::unique_ptr<fdspan::Tracker>> opened, fdspan_tracker** tracker) {
+    if (!opened) return made->log.fail(opened.error());
+    made->tracker = std::move(*opened);
+    made->life->owner = ::getpid();
+    made->say_warnings();
+    for (const std::string& refused : made->tracker->refused()) made->log(FDSPAN_LOG_INFO, refused);
+    *tracker = made.release();
+    return 0;
+}
+
+}  // namespace
+
 int fdspan_open(const fdspan_options* given, fdspan_tracker** tracker) {
     return guarded([&]() -> int {
         if (tracker == nullptr) return -EINVAL;
         *tracker = nullptr;
         fdspan_options options{};
-        if (const int code = take_struct(given, options_0_1, options); code != 0) return code;
-        const std::optional<Backend> backend = fdspan::capi::backend_from_c(options.backend);
-        if (!backend || options.flags != 0 || (options.events & ~FDSPAN_EVENT_ALL) != 0 || (options.types & ~FDSPAN_TYPE_ALL) != 0 ||
-            (options.memory_bytes != 0 && options.memory_bytes < least_memory_bytes) ||
-            (options.poll_interval_ns != 0 && options.poll_interval_ns < least_poll_interval_ns)) {
+        auto made = std::make_unique<fdspan_tracker>();
+        fdspan::TrackerOptions with;
+        if (const int code = take_options(given, options, *made, with); code != 0) return code;
+        return give_tracker(std::move(made), fdspan::Tracker::open(with), tracker);
+    });
+}
+
+int fdspan_hand_over(const fdspan_options* given, int socket) {
+    return guarded([&]() -> int {
+        fdspan_options options{};
+        fdspan_tracker made;
+        fdspan::TrackerOptions with;
+        if (const int code = take_options(given, options, made, with); code != 0) return code;
+        // Things of the receiver.
+        if (with.backend == Backend::procfs || options.events != 0 || options.minimum_age_ns != 0 || options.poll_interval_ns != 0 ||
+            options.resync_interval_ns != 0 || options.on_event != nullptr) {
             return -EINVAL;
         }
+        const Result<void> done = fdspan::Tracker::hand_over(with, fdspan_version(), socket);
+        return done ? 0 : made.log.fail(done.error());
+    });
+}
+
+int fdspan_adopt(const fdspan_options* given, int socket, fdspan_tracker** tracker) {
+    return guarded([&]() -> int {
+        if (tracker == nullptr) return -EINVAL;
+        *tracker = nullptr;
+        fdspan_options options{};
         auto made = std::make_unique<fdspan_tracker>();
-        made->log = {options.on_log, options.log_context};
-        made->on_event = options.on_event;
-        made->event_context = options.event_context;
-        if (options.events != 0) made->events = options.events;
-        if (options.types != 0) made->filter.types = options.types;
-        made->minimum_age_ns = options.minimum_age_ns;
-
         fdspan::TrackerOptions with;
-        with.backend = *backend;
-        for (const int code : {take_list(options.pids, options.pid_count, with.scope.pids), take_list(options.trees, options.tree_count, with.scope.trees),
-                               take_list(options.cgroups, options.cgroup_count, with.scope.cgroups),
-                               take_list(options.paths, options.path_count, made->filter.paths)}) {
-            if (code != 0) return code;
+        if (const int code = take_options(given, options, *made, with); code != 0) return code;
+        // Things of the helper.
+        if (options.backend != FDSPAN_BACKEND_AUTO || options.types != 0 || !with.scope.empty() || !with.paths.empty() ||
+            options.memory_bytes != 0 || options.poll_interval_ns != 0) {
+            return -EINVAL;
         }
-        with.paths = made->filter.paths;
-        with.types = options.types;
-        if (options.poll_interval_ns != 0) with.poll_interval_ns = options.poll_interval_ns;
-        if (options.resync_interval_ns != 0) {
-            with.reconcile_interval_ns = options.resync_interval_ns == std::numeric_limits<std::uint64_t>::max() ? 0 : options.resync_interval_ns;
+        auto adopted = fdspan::Tracker::adopt(with, fdspan_version(), socket);
+        if (adopted) {
+            made->filter.paths = (*adopted)->options().paths;
+            if ((*adopted)->options().types != 0) made->filter.types = (*adopted)->options().types;
         }
-        if (options.memory_bytes != 0) with.bound_memory(options.memory_bytes);
-
-        auto opened = fdspan::Tracker::open(with);
-        if (!opened) return made->log.fail(opened.error());
-        made->tracker = std::move(*opened);
-        made->life->owner = ::getpid();
-        made->say_warnings();
-        for (const std::string& refused : made->tracker->refused()) made->log(FDSPAN_LOG_INFO, refused);
-        *tracker = made.release();
-        return 0;
+        return give_tracker(std::move(made), std::move(adopted), tracker);
     });
 }
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <charconv>
 #include <set>
 #include <tuple>
 #include <utility>
@@ -90,6 +91,7 @@ struct Tracker::State {
     std::set<std::tuple<pid_t, std::uint32_t, std::uint64_t>> swept;  // process, device, inode of the last look at what has no links
     std::unique_ptr<Tracking> tracking;       // BPF backends only
     std::unique_ptr<IteratorReader> reader;   // BPF backends only
+    std::optional<PinnedTracking> armed;      // until the index has what it knows
     SequenceTracker sequence;
     UniqueFd poll;                            // epoll over the two below and the ring
     UniqueFd timer;
@@ -115,7 +117,9 @@ struct Tracker::State {
     std::uint64_t next_look_ns = 0;
     bool overflow_said = false;
 
-    Result<void> open_bpf(Backend wanted);
+    Result<void> load_bpf(Backend wanted);
+    Result<void> follow_bpf();
+    Result<void> adopt_bpf(Parcel& parcel);
     Result<void> open_procfs();
     Result<void> open_poll();
     Result<void> watch_ring(bool on);
@@ -225,7 +229,8 @@ Result<Snapshot> Tracker::State::read_snapshot(const std::vector<pid_t>& who, bo
     return reader ? reader->read(request, census) : read_procfs_snapshot(request);
 }
 
-Result<void> Tracker::State::open_bpf(Backend wanted) {
+// Loads the kernel side.
+Result<void> Tracker::State::load_bpf(Backend wanted) {
     TrackingOptions tracking_options;
     tracking_options.backend = tracking_backend_of(wanted);
     tracking_options.ring_bytes = options.ring_bytes;
@@ -244,27 +249,43 @@ Result<void> Tracker::State::open_bpf(Backend wanted) {
     }
 
     // What armed tracking knows exactly stays exact here: same ids, and its snapshot goes into the index first.
-    auto pinned = PinnedTracking::open(pin_directory);
-    if (!pinned) warnings.push_back(pinned.error().message);
-    const bool armed = pinned && *pinned;
+    auto found = PinnedTracking::open(pin_directory);
+    if (!found) warnings.push_back(found.error().message);
+    else armed = std::move(*found);
     if (armed) {
-        auto key = (*pinned)->pointer_key();
+        auto key = armed->pointer_key();
         if (!key) return tl::unexpected(key.error());
         tracking_options.pointer_key = std::move(*key);
     }
     auto opened = wanted == Backend::automatic ? Tracking::open_best(tracking_options, refused) : Tracking::open(tracking_options);
     if (!opened) return tl::unexpected(opened.error());
     tracking = std::move(*opened);
-    backend = backend_of(tracking->backend());
-    index.expect_gaps(tracking->sieves_files());
-    sequence = SequenceTracker(true, tracking->tracking_since_ns());
-    last_look_ns = tracking->tracking_since_ns();
-
     auto own_reader = IteratorReader::open(tracking->maps());
     if (!own_reader) return tl::unexpected(own_reader.error());
     reader = std::move(*own_reader);
     // The host may drop its privileges as soon as it has its tracker.
-    if (auto done = reader->prepare_sweep(); !done) return done;
+    return reader->prepare_sweep();
+}
+
+Result<void> Tracker::State::adopt_bpf(Parcel& parcel) {
+    auto adopted = Tracking::adopt(parcel);
+    if (!adopted) return tl::unexpected(adopted.error());
+    tracking = std::move(*adopted);
+    options.max_descriptions = tracking->options().max_descriptions;
+    options.max_descriptors = tracking->options().max_descriptors;
+    options.max_tables = tracking->options().max_tables;
+    auto adopted_reader = IteratorReader::adopt(parcel, tracking->maps());
+    if (!adopted_reader) return tl::unexpected(adopted_reader.error());
+    reader = std::move(*adopted_reader);
+    return {};
+}
+
+// Makes the index follow a kernel side that is attached.
+Result<void> Tracker::State::follow_bpf() {
+    backend = backend_of(tracking->backend());
+    index.expect_gaps(tracking->sieves_files());
+    sequence = SequenceTracker(true, tracking->tracking_since_ns());
+    last_look_ns = tracking->tracking_since_ns();
     if (auto done = open_poll(); !done) return done;
     if (auto done = find_trees(); !done) return done;
     auto who = members();
@@ -274,7 +295,7 @@ Result<void> Tracker::State::open_bpf(Backend wanted) {
     silent.report = false;
 
     if (armed) {
-        auto armed_reader = IteratorReader::open((*pinned)->maps());
+        auto armed_reader = IteratorReader::open(armed->maps());
         if (!armed_reader) return tl::unexpected(armed_reader.error());
         SnapshotRequest request = index_request();
         request.pids = *who;
@@ -282,6 +303,7 @@ Result<void> Tracker::State::open_bpf(Backend wanted) {
         if (!snapshot) return tl::unexpected(snapshot.error());
         if (!fits(*snapshot)) return fail(ENOSPC, "what is open does not fit the bound of memory");
         reconcile(index, *snapshot, silent, {});
+        armed.reset();
     }
     auto census = read_snapshot(*who, true);
     if (!census) return tl::unexpected(census.error());
@@ -603,7 +625,8 @@ Result<std::unique_ptr<Tracker>> Tracker::open(const TrackerOptions& options) {
     state->options = options;
 
     if (options.backend != Backend::procfs) {
-        auto opened = state->open_bpf(options.backend);
+        auto opened = state->load_bpf(options.backend);
+        if (opened) opened = state->follow_bpf();
         if (opened) return std::unique_ptr<Tracker>(new Tracker(std::move(state)));
         if (options.backend != Backend::automatic) return tl::unexpected(opened.error());
         auto fallback = std::make_unique<State>();
@@ -616,6 +639,49 @@ Result<std::unique_ptr<Tracker>> Tracker::open(const TrackerOptions& options) {
     return std::unique_ptr<Tracker>(new Tracker(std::move(state)));
 }
 
+Result<void> Tracker::hand_over(const TrackerOptions& options, const std::string& version, int socket) {
+    State state;
+    state.options = options;
+    if (auto done = state.load_bpf(options.backend); !done) return done;
+    Parcel parcel;
+    state.tracking->give(parcel);
+    if (auto done = state.reader->give(parcel); !done) return done;
+    parcel.tell("version", version);
+    parcel.tell("types", std::to_string(options.types));
+    parcel.tell("index bytes", std::to_string(options.max_index_bytes));
+    for (const pid_t pid : options.scope.pids) parcel.tell("pid", std::to_string(pid));
+    for (const pid_t pid : options.scope.trees) parcel.tell("tree", std::to_string(pid));
+    for (const std::string& cgroup : options.scope.cgroups) parcel.tell("cgroup", cgroup);
+    for (const std::string& path : options.paths) parcel.tell("path", path);
+    return parcel.send(socket);
+}
+
+Result<std::unique_ptr<Tracker>> Tracker::adopt(const TrackerOptions& own, const std::string& version, int socket) {
+    auto parcel = Parcel::receive(socket);
+    if (!parcel) return tl::unexpected(parcel.error());
+    auto state = std::make_unique<State>();
+    TrackerOptions& options = state->options;
+    options.reconcile_interval_ns = own.reconcile_interval_ns;
+    bool same_version = false;
+    for (const auto& [what, value] : parcel->facts()) {
+        std::uint64_t number = 0;
+        const bool is_number = std::from_chars(value.data(), value.data() + value.size(), number).ec == std::errc();
+        if (what == "version") same_version = value == version;
+        else if (what == "cgroup") options.scope.cgroups.push_back(value);
+        else if (what == "path") options.paths.push_back(value);
+        else if (!is_number) return fail(EPROTO, "what was handed over says of " + what + ": " + value);
+        else if (what == "types") options.types = static_cast<std::uint32_t>(number);
+        else if (what == "index bytes") options.max_index_bytes = number;
+        else if (what == "pid") options.scope.pids.push_back(static_cast<pid_t>(number));
+        else if (what == "tree") options.scope.trees.push_back(static_cast<pid_t>(number));
+    }
+    if (!same_version) return fail(EPROTO, "what was handed over is of another version of the library than " + version);
+    if (auto done = state->adopt_bpf(*parcel); !done) return tl::unexpected(done.error());
+    if (auto done = state->follow_bpf(); !done) return tl::unexpected(done.error());
+    return std::unique_ptr<Tracker>(new Tracker(std::move(state)));
+}
+
+const TrackerOptions& Tracker::options() const { return state_->options; }
 Backend Tracker::backend() const { return state_->backend; }
 int Tracker::fd() const { return state_->poll.get(); }
 

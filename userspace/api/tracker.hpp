@@ -77,11 +77,18 @@ public:
 
     // Attaches first, then reads the first snapshot. Existing references give no `opened` events.
     static Result<std::unique_ptr<Tracker>> open(const TrackerOptions& options);
+    // Loads and attaches what `options` ask for, and gives it away over a unix socket. A BPF backend only. `version`: both ends have to
+    // name the same one.
+    static Result<void> hand_over(const TrackerOptions& options, const std::string& version, int socket);
+    // A tracker of what comes by the socket, without any capability. Of `own` only reconcile_interval_ns counts, scope and bounds come along.
+    static Result<std::unique_ptr<Tracker>> adopt(const TrackerOptions& own, const std::string& version, int socket);
     ~Tracker();
     Tracker(const Tracker&) = delete;
     Tracker& operator=(const Tracker&) = delete;
 
     [[nodiscard]] Backend backend() const;
+    // With what comes by a handover.
+    [[nodiscard]] const TrackerOptions& options() const;
     // Level-triggered: readable when process() has work. Owned by the tracker.
     [[nodiscard]] int fd() const;
     // Makes fd() readable although the kernel has no news: for callers that keep events back.

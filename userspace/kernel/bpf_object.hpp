@@ -19,11 +19,6 @@ struct BpfObjectDeleter {
 };
 using BpfObject = std::unique_ptr<bpf_object, BpfObjectDeleter>;
 
-struct BpfLinkDeleter {
-    void operator()(bpf_link* link) const { bpf_link__destroy(link); }
-};
-using BpfLink = std::unique_ptr<bpf_link, BpfLinkDeleter>;
-
 struct BtfDeleter {
     void operator()(btf* data) const { btf__free(data); }
 };

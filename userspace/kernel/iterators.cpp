@@ -1,6 +1,7 @@
 #include "kernel/iterators.hpp"
 
 #include <linux/bpf.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,11 +13,14 @@
 #include <exception>
 #include <fcntl.h>
 #include <new>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <thread>
+#include <type_traits>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "base/file_mode.hpp"
@@ -92,6 +96,52 @@ struct SkeletonDeleter {
 using Skeleton = std::unique_ptr<fdspan_snapshot_bpf, SkeletonDeleter>;
 using SweepSkeleton = std::unique_ptr<fdspan_sweep_bpf, SkeletonDeleter>;
 
+// What reads and sweeps use of the loaded objects. Borrowed from a skeleton, or adopted.
+struct ReadPrograms {
+    int task = -1, task_file = -1, task_vma = -1, hidden_files = -1;
+    int wanted = -1;  // the map of that name
+    std::remove_pointer_t<decltype(fdspan_snapshot_bpf::bss)>* bss = nullptr;
+};
+struct SweepPrograms {
+    int mark_tables = -1, live = -1, descriptions = -1, descriptors = -1, tables = -1, chunks = -1;
+    int live_tables = -1;  // the map of that name
+    std::remove_pointer_t<decltype(fdspan_sweep_bpf::bss)>* bss = nullptr;
+};
+
+// The programs' variables, where no skeleton has mapped them.
+class Variables {
+public:
+    Variables() = default;
+    Variables(Variables&& other) noexcept : at_(std::exchange(other.at_, nullptr)), bytes_(other.bytes_) {}
+    Variables& operator=(Variables&& other) noexcept {
+        std::swap(at_, other.at_);
+        std::swap(bytes_, other.bytes_);
+        return *this;
+    }
+    ~Variables() {
+        if (at_ != nullptr) ::munmap(at_, bytes_);
+    }
+    template <class Layout>
+    Result<void> map(int fd, Layout*& layout) {
+        bpf_map_info info{};
+        std::uint32_t info_bytes = sizeof info;
+        if (bpf_obj_get_info_by_fd(fd, &info, &info_bytes) != 0) return fail_errno(errno, "ask about the iterators' variables");
+        if (info.type != BPF_MAP_TYPE_ARRAY || (info.value_size + alignof(Layout) - 1) / alignof(Layout) * alignof(Layout) != sizeof(Layout)) {
+            return fail(EPROTO, "what was handed over has other iterators");
+        }
+        void* const at = ::mmap(nullptr, sizeof(Layout), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (at == MAP_FAILED) return fail_errno(errno, "map the iterators' variables");
+        at_ = at;
+        bytes_ = sizeof(Layout);
+        layout = static_cast<Layout*>(at);
+        return {};
+    }
+
+private:
+    void* at_ = nullptr;
+    std::size_t bytes_ = 0;
+};
+
 bool asks(std::uint8_t kinds, RefKind kind) { return (kinds >> static_cast<unsigned>(kind) & 1U) != 0; }
 
 Error load_error(int code) {
@@ -121,17 +171,17 @@ Result<void> share_maps(AnySkeleton& skeleton, const TimeMaps& maps) {
 }
 
 // Link of an iterator program over what `info` says: the elements of a map, or the tasks of a process.
-Result<BpfLink> attach(const bpf_program* program, bpf_iter_link_info info) {
-    LIBBPF_OPTS(bpf_iter_attach_opts, options, .link_info = &info, .link_info_len = sizeof info);
-    bpf_link* const link = bpf_program__attach_iter(program, &options);
-    if (link == nullptr) return fail_errno(errno, std::string("attach ") + bpf_program__name(program));
-    return BpfLink(link);
+Result<UniqueFd> attach(int program, bpf_iter_link_info info) {
+    LIBBPF_OPTS(bpf_link_create_opts, options, .iter_info = &info, .iter_info_len = sizeof info);
+    UniqueFd link(bpf_link_create(program, 0, BPF_TRACE_ITER, &options));
+    if (!link.valid()) return fail_errno(errno, "attach a BPF iterator");
+    return link;
 }
 
 // Reads an iteration to its end; calls take(bytes) per read(2).
 template <class Take>
-Result<void> iterate(const bpf_link& link, std::vector<char>& buffer, Take&& take) {
-    const UniqueFd iterator(bpf_iter_create(bpf_link__fd(&link)));
+Result<void> iterate(const UniqueFd& link, std::vector<char>& buffer, Take&& take) {
+    const UniqueFd iterator(bpf_iter_create(link.get()));
     if (!iterator.valid()) return fail_errno(errno, "open a BPF iterator");
     for (;;) {
         const ssize_t got = ::read(iterator.get(), buffer.data(), buffer.size());
@@ -680,14 +730,25 @@ struct IteratorReader::State {
     TimeMaps maps;
     std::uint8_t kinds = 0;  // whose programs are loaded
     Skeleton skeleton;
+    ReadPrograms programs;
     bool with_hidden = false;
-    BpfLink tasks, files, mappings;
+    UniqueFd tasks, files, mappings;
     std::vector<char> buffer = std::vector<char>(buffer_bytes);
     std::vector<std::uint32_t> wanted;  // what the map of that name holds
     SweepSkeleton sweeper;              // loaded by the first sweep
+    std::optional<SweepPrograms> sweeps;
+    std::vector<UniqueFd> adopted;      // in place of the skeletons
+    Variables variables, sweep_variables;
+
+    void use_skeleton() {
+        const auto& all = skeleton->progs;
+        const auto fd = [](const bpf_program* program) { return bpf_program__autoload(program) ? bpf_program__fd(program) : -1; };
+        programs = {fd(all.fdspan_task), fd(all.fdspan_task_file), fd(all.fdspan_task_vma), fd(all.fdspan_hidden_files),
+                    bpf_map__fd(skeleton->maps.wanted), skeleton->bss};
+    }
 
     Result<void> choose(const std::vector<pid_t>& pids) {
-        const int map = bpf_map__fd(skeleton->maps.wanted);
+        const int map = programs.wanted;
         for (const std::uint32_t pid : wanted) bpf_map_delete_elem(map, &pid);
         wanted.clear();
         for (const pid_t pid : pids) {
@@ -700,27 +761,27 @@ struct IteratorReader::State {
     }
 
     template <class Take>
-    Result<void> walk(const bpf_program* program, BpfLink& all, const std::vector<pid_t>& singly, Take&& take) {
+    Result<void> walk(int program, UniqueFd& all, const std::vector<pid_t>& singly, Take&& take) {
         if (!singly.empty()) {
             for (const pid_t pid : singly) {
                 bpf_iter_link_info info{};
                 info.task.pid = static_cast<std::uint32_t>(pid);
                 auto link = attach(program, info);
                 if (!link) return tl::unexpected<Error>(link.error());
-                if (auto done = iterate(**link, buffer, take); !done) return done;
+                if (auto done = iterate(*link, buffer, take); !done) return done;
             }
             return {};
         }
-        if (!all) {
+        if (!all.valid()) {
             auto link = attach(program, {});
             if (!link) return tl::unexpected<Error>(link.error());
             all = std::move(*link);
         }
-        return iterate(*all, buffer, take);
+        return iterate(all, buffer, take);
     }
 
     // The threads of some processes, one process after the other.
-    Result<void> walk_each(const bpf_program* program, const std::vector<pid_t>& pids, Collector& collector) const {
+    Result<void> walk_each(int program, const std::vector<pid_t>& pids, Collector& collector) const {
         try {
             std::vector<char> into(buffer_bytes);
             for (const pid_t pid : pids) {
@@ -728,7 +789,7 @@ struct IteratorReader::State {
                 info.task.pid = static_cast<std::uint32_t>(pid);
                 auto link = attach(program, info);
                 if (!link) return tl::unexpected<Error>(link.error());
-                auto done = iterate(**link, into, [&](std::string_view bytes) { return collector.take(bytes); });
+                auto done = iterate(*link, into, [&](std::string_view bytes) { return collector.take(bytes); });
                 if (!done) return done;
             }
             return {};
@@ -745,10 +806,10 @@ struct IteratorReader::State {
             Result<void> done;
             std::thread thread;
         };
-        const bpf_program* const program = skeleton->progs.fdspan_task_file;
+        const int program = programs.task_file;
         std::vector<Part> parts(shares.size() - 1);
         const auto read_part = [&](std::size_t at) {
-            skeleton->bss->readers[at + 1] = static_cast<std::uint32_t>(::gettid());
+            programs.bss->readers[at + 1] = static_cast<std::uint32_t>(::gettid());
             try {
                 Collector apart(request, processes, parts[at].out);
                 parts[at].done = walk_each(program, shares[at + 1], apart);
@@ -765,7 +826,7 @@ struct IteratorReader::State {
         }
         Result<void> done = walk_each(program, shares[0], collector);
         for (std::size_t at = 0; at < started; ++at) parts[at].thread.join();
-        for (auto& reader : skeleton->bss->readers) reader = 0;
+        for (auto& reader : programs.bss->readers) reader = 0;
         for (std::size_t at = 0; done && at < parts.size(); ++at) {
             if (at < started) done = parts[at].done;
             else done = walk_each(program, shares[at + 1], collector);
@@ -777,10 +838,10 @@ struct IteratorReader::State {
     template <class Take>
     Result<void> walk_hidden(Take&& take) {
         bpf_iter_link_info info{};
-        info.map.map_fd = static_cast<std::uint32_t>(bpf_map__fd(skeleton->maps.descriptions));
-        auto link = attach(skeleton->progs.fdspan_hidden_files, info);
+        info.map.map_fd = static_cast<std::uint32_t>(maps.descriptions);
+        auto link = attach(programs.hidden_files, info);
         if (!link) return tl::unexpected<Error>(link.error());
-        return iterate(**link, buffer, take);
+        return iterate(*link, buffer, take);
     }
 };
 
@@ -818,6 +879,7 @@ Result<std::unique_ptr<IteratorReader>> IteratorReader::open(const TimeMaps& map
                 return fail_errno(errno, "write the settings of the BPF iterators");
             }
         }
+        state->use_skeleton();
         return std::unique_ptr<IteratorReader>(new IteratorReader(std::move(state)));
     } catch (const std::bad_alloc&) {
         return fail(ENOMEM, "not enough memory for the BPF iterators");
@@ -826,6 +888,58 @@ Result<std::unique_ptr<IteratorReader>> IteratorReader::open(const TimeMaps& map
 
 IteratorReader::IteratorReader(std::unique_ptr<State> state) : state_(std::move(state)) {}
 IteratorReader::~IteratorReader() = default;
+
+Result<void> IteratorReader::give(Parcel& parcel) {
+    if (auto ready = prepare_sweep(); !ready) return ready;
+    const ReadPrograms& programs = state_->programs;
+    const SweepPrograms& sweeps = *state_->sweeps;
+    for (const auto& [name, fd] : {std::pair<const char*, int>{"read task", programs.task},
+                                   {"read task_file", programs.task_file},
+                                   {"read task_vma", programs.task_vma},
+                                   {"read wanted", programs.wanted},
+                                   {"read variables", bpf_map__fd(state_->skeleton->maps.bss)},
+                                   {"sweep mark_tables", sweeps.mark_tables},
+                                   {"sweep live", sweeps.live},
+                                   {"sweep descriptions", sweeps.descriptions},
+                                   {"sweep descriptors", sweeps.descriptors},
+                                   {"sweep tables", sweeps.tables},
+                                   {"sweep chunks", sweeps.chunks},
+                                   {"sweep live_tables", sweeps.live_tables},
+                                   {"sweep variables", bpf_map__fd(state_->sweeper->maps.bss)}}) {
+        parcel.put(name, fd);
+    }
+    return {};
+}
+
+Result<std::unique_ptr<IteratorReader>> IteratorReader::adopt(Parcel& parcel, const TimeMaps& maps) {
+    auto state = std::make_unique<State>();
+    state->maps = maps;
+    state->kinds = 0xff;
+    ReadPrograms& programs = state->programs;
+    SweepPrograms& sweeps = state->sweeps.emplace();
+    int variables = -1, sweep_variables = -1;
+    for (const auto& [name, target] : {std::pair<const char*, int*>{"read task", &programs.task},
+                                       {"read task_file", &programs.task_file},
+                                       {"read task_vma", &programs.task_vma},
+                                       {"read wanted", &programs.wanted},
+                                       {"read variables", &variables},
+                                       {"sweep mark_tables", &sweeps.mark_tables},
+                                       {"sweep live", &sweeps.live},
+                                       {"sweep descriptions", &sweeps.descriptions},
+                                       {"sweep descriptors", &sweeps.descriptors},
+                                       {"sweep tables", &sweeps.tables},
+                                       {"sweep chunks", &sweeps.chunks},
+                                       {"sweep live_tables", &sweeps.live_tables},
+                                       {"sweep variables", &sweep_variables}}) {
+        auto fd = parcel.take(name);
+        if (!fd) return tl::unexpected<Error>(fd.error());
+        *target = fd->get();
+        state->adopted.push_back(std::move(*fd));
+    }
+    if (auto mapped = state->variables.map(variables, programs.bss); !mapped) return tl::unexpected<Error>(mapped.error());
+    if (auto mapped = state->sweep_variables.map(sweep_variables, sweeps.bss); !mapped) return tl::unexpected<Error>(mapped.error());
+    return std::unique_ptr<IteratorReader>(new IteratorReader(std::move(state)));
+}
 
 Result<Snapshot> IteratorReader::read(const SnapshotRequest& request, bool census) {
     State& state = *state_;
@@ -842,7 +956,7 @@ Result<Snapshot> IteratorReader::read(const SnapshotRequest& request, bool censu
         SnapshotRequest asked = request;
         std::sort(asked.pids.begin(), asked.pids.end());
         asked.pids.erase(std::unique(asked.pids.begin(), asked.pids.end()), asked.pids.end());
-        fdspan_iteration& iteration = state.skeleton->bss->iteration;
+        fdspan_iteration& iteration = state.programs.bss->iteration;
         iteration = {};
         const bool stat = asked.wants(field_stat) || asked.wants(field_times) || asked.deleted_only;
         iteration.fields = (asked.wants(field_path) ? FDSPAN_WANT_PATH : 0) | (stat ? FDSPAN_WANT_STAT : 0) |
@@ -864,16 +978,16 @@ Result<Snapshot> IteratorReader::read(const SnapshotRequest& request, bool censu
         KnownProcesses processes;
         Collector collector(asked, processes, snapshot);
         const auto take = [&](std::string_view bytes) { return collector.take(bytes); };
-        const auto& programs = state.skeleton->progs;
+        const ReadPrograms& programs = state.programs;
         for (const auto& [ref, kind] : {std::pair{RefKind::exe, FDSPAN_ROW_EXE}, {RefKind::cwd, FDSPAN_ROW_CWD}, {RefKind::root, FDSPAN_ROW_ROOT}}) {
             if (asked.wants(ref)) iteration.kinds |= 1U << kind;
         }
         const bool nobody = !asked.pids.empty() && asked.pids.back() <= 0;
         if (!nobody) {
-            state.skeleton->bss->threads_seen = 0;
+            programs.bss->threads_seen = 0;
             const bool hidden = state.with_hidden && asked.hidden && asked.pids.empty();
             Result<void> done = hidden ? state.walk_hidden([&](std::string_view bytes) { return collector.take_hidden(bytes, true); }) : Result<void>();
-            if (done) done = state.walk(programs.fdspan_task, state.tasks, singly, take);
+            if (done) done = state.walk(programs.task, state.tasks, singly, take);
             // Their threads can't be told apart by the walk over one process on this kernel: pick them out of all.
             if (!asked.deleted_only) {
                 std::uint64_t slots = 0;
@@ -881,17 +995,17 @@ Result<Snapshot> IteratorReader::read(const SnapshotRequest& request, bool censu
                 // Room that stays empty costs no memory.
                 snapshot.references.reserve(std::min(slots, rows_reserved_max));
             }
-            const bool misjudged = state.skeleton->bss->threads_seen > 0 && state.skeleton->bss->threads_misjudged != 0;
+            const bool misjudged = programs.bss->threads_seen > 0 && programs.bss->threads_misjudged != 0;
             if (misjudged) singly.clear();
             if (done && asked.wants(RefKind::fd)) {
                 const auto shares = misjudged || !singly.empty() ? std::vector<std::vector<pid_t>>() : share_out(asked, processes, snapshot);
                 done = shares.size() > 1 ? state.walk_apart(shares, asked, processes, snapshot, collector)
-                                         : state.walk(programs.fdspan_task_file, state.files, singly, take);
+                                         : state.walk(programs.task_file, state.files, singly, take);
             }
-            if (done && asked.wants(RefKind::mem)) done = state.walk(programs.fdspan_task_vma, state.mappings, singly, take);
+            if (done && asked.wants(RefKind::mem)) done = state.walk(programs.task_vma, state.mappings, singly, take);
             iteration.kinds = 0;
             if (done) {
-                done = state.walk(programs.fdspan_task, state.tasks, singly,
+                done = state.walk(programs.task, state.tasks, singly,
                                   [&](std::string_view bytes) { return collector.take_survivors(bytes); });
             }
             if (done && hidden) done = state.walk_hidden([&](std::string_view bytes) { return collector.take_hidden(bytes, false); });
@@ -907,12 +1021,17 @@ Result<Snapshot> IteratorReader::read(const SnapshotRequest& request, bool censu
 
 Result<void> IteratorReader::prepare_sweep() {
     State& state = *state_;
-    if (state.sweeper) return {};
+    if (state.sweeps) return {};
     SweepSkeleton sweeper(fdspan_sweep_bpf__open());
     if (!sweeper) return tl::unexpected<Error>(load_error(errno));
     if (auto shared = share_maps(*sweeper, state.maps); !shared) return tl::unexpected<Error>(shared.error());
     if (const int error = fdspan_sweep_bpf__load(sweeper.get()); error != 0) return tl::unexpected<Error>(load_error(-error));
     state.sweeper = std::move(sweeper);
+    const auto& all = state.sweeper->progs;
+    state.sweeps = {bpf_program__fd(all.fdspan_mark_tables),        bpf_program__fd(all.fdspan_sweep_live_tables),
+                    bpf_program__fd(all.fdspan_sweep_descriptions), bpf_program__fd(all.fdspan_sweep_descriptors),
+                    bpf_program__fd(all.fdspan_sweep_tables),       bpf_program__fd(all.fdspan_sweep_chunks),
+                    bpf_map__fd(state.sweeper->maps.live_tables),   state.sweeper->bss};
     return {};
 }
 
@@ -921,26 +1040,27 @@ Result<SweepResult> IteratorReader::sweep() {
     constexpr int rounds_max = 8;
     State& state = *state_;
     if (!state.maps.present()) return fail(ENOTSUP, "a sweep needs the maps of the tracking");
+    // One that failed here, and that can't be loaded again, is done without: what it would have deleted is no evidence, only takes room.
+    if (!state.sweeps && !state.adopted.empty()) return SweepResult{};
     if (auto ready = prepare_sweep(); !ready) return tl::unexpected<Error>(ready.error());
-    const auto& programs = state.sweeper->progs;
-    const auto& maps = state.sweeper->maps;
-    const std::array<std::pair<const bpf_program*, const bpf_map*>, 4> walks{{{programs.fdspan_sweep_descriptions, maps.descriptions},
-                                                                             {programs.fdspan_sweep_descriptors, maps.descriptors},
-                                                                             {programs.fdspan_sweep_tables, maps.tables},
-                                                                             {programs.fdspan_sweep_chunks, maps.table_chunks}}};
+    const SweepPrograms& programs = *state.sweeps;
+    const std::array<std::pair<int, int>, 4> walks{{{programs.descriptions, state.maps.descriptions},
+                                                    {programs.descriptors, state.maps.descriptors},
+                                                    {programs.tables, state.maps.tables},
+                                                    {programs.chunks, state.maps.table_chunks}}};
     SweepResult result;
-    const auto walk = [&](const bpf_program* program, const bpf_map* map, auto&& take) -> Result<void> {
+    const auto walk = [&](int program, int map, auto&& take) -> Result<void> {
         bpf_iter_link_info info{};
-        if (map != nullptr) info.map.map_fd = static_cast<std::uint32_t>(bpf_map__fd(map));
+        if (map >= 0) info.map.map_fd = static_cast<std::uint32_t>(map);
         auto link = attach(program, info);
         if (!link) return tl::unexpected<Error>(link.error());
-        return iterate(**link, state.buffer, take);
+        return iterate(*link, state.buffer, take);
     };
     const auto ignore = [](std::string_view) -> Result<void> { return {}; };
-    state.sweeper->bss->sweep_began_ns = boottime_now_ns();
-    state.sweeper->bss->live_tables_missed = 0;
-    Result<void> done = walk(programs.fdspan_mark_tables, nullptr, ignore);
-    if (done) done = walk(programs.fdspan_sweep_live_tables, maps.live_tables, ignore);
+    programs.bss->sweep_began_ns = boottime_now_ns();
+    programs.bss->live_tables_missed = 0;
+    Result<void> done = walk(programs.mark_tables, -1, ignore);
+    if (done) done = walk(programs.live, programs.live_tables, ignore);
     for (int round = 0; done && round < rounds_max; ++round) {
         std::uint64_t kept = 0;
         std::uint64_t dead = 0;
@@ -957,6 +1077,7 @@ Result<SweepResult> IteratorReader::sweep() {
         if (round + 1 < rounds_max) result.deleted += dead;
     }
     if (!done) {
+        state.sweeps.reset();
         state.sweeper.reset();  // it may remember an entry that it was about to delete
         return tl::unexpected<Error>(done.error());
     }

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "base/result.hpp"
+#include "kernel/parcel.hpp"
 #include "snapshot/snapshot.hpp"
 
 namespace fdspan {
@@ -34,6 +35,10 @@ public:
     // kinds (1 << RefKind each): what reads will ask for; each kind of program that is not needed saves its verification.
     // with_hidden: also what SnapshotRequest::hidden takes; EINVAL without maps.
     static Result<std::unique_ptr<IteratorReader>> open(const TimeMaps& maps, std::uint8_t kinds = 0xff, bool with_hidden = false);
+    // The loaded programs, those of sweep() too, as descriptors; and a reader made of such by somebody who need not have any
+    // capability. Reads and sweeps of the two may not run at the same time: they share what tells the programs whom to look at.
+    [[nodiscard]] Result<void> give(Parcel& parcel);
+    static Result<std::unique_ptr<IteratorReader>> adopt(Parcel& parcel, const TimeMaps& maps);
     ~IteratorReader();
     IteratorReader(const IteratorReader&) = delete;
     IteratorReader& operator=(const IteratorReader&) = delete;

@@ -222,6 +222,8 @@ struct Tracking::State {
     TrackingOptions options;
     const BackendHooks* backend = nullptr;
     BpfObject object;
+    std::vector<UniqueFd> adopted;  // maps and programs, in place of `object`
+    std::vector<int> programs;      // that are loaded
     std::vector<UniqueFd> links;
     std::vector<std::string> link_names;
     std::vector<HookStatus> hooks;
@@ -245,6 +247,9 @@ struct Tracking::State {
 
     Result<void> load();
     Result<void> start();
+    Result<void> map_settings();
+    Result<void> open_ring(int map);
+    Result<void> adopt(Parcel& parcel);
     Result<void> fill_scope();
     Result<void> attach_tracepoints(const btf& types);
     Result<void> attach_functions();
@@ -318,13 +323,33 @@ Result<void> Tracking::State::load() {
         if (!fd) return tl::unexpected(fd.error());
         *target = *fd;
     }
+    bpf_program* program = nullptr;
+    bpf_object__for_each_program(program, object.get()) {
+        if (bpf_program__autoload(program)) programs.push_back(bpf_program__fd(program));
+    }
     return start();
 }
 
-Result<void> Tracking::State::start() {
+Result<void> Tracking::State::map_settings() {
     void* const page = ::mmap(nullptr, SettingsPage::page_bytes(), PROT_READ | PROT_WRITE, MAP_SHARED, maps.settings, 0);
     if (page == MAP_FAILED) return fail_errno(errno, "map the tracking settings");
     settings.data = static_cast<fdspan_settings*>(page);
+    return {};
+}
+
+Result<void> Tracking::State::open_ring(int map) {
+    const auto callback = [](void* context, void* record, std::size_t size) {
+        const auto* const state = static_cast<const State*>(context);
+        return (*state->take)(record, size) ? 0 : -ECANCELED;
+    };
+    ring_fd = map;
+    ring.reset(ring_buffer__new(ring_fd, callback, this, nullptr));
+    if (!ring) return fail_errno(errno, "open the event ring");
+    return {};
+}
+
+Result<void> Tracking::State::start() {
+    if (auto done = map_settings(); !done) return done;
     if (options.pointer_key.size() == FDSPAN_ROUNDS) {
         std::copy(options.pointer_key.begin(), options.pointer_key.end(), settings.data->round_keys);
     } else if (auto done = make_permutation_key(*settings.data); !done) {
@@ -340,13 +365,7 @@ Result<void> Tracking::State::start() {
     if (options.emit) {
         auto ring_map = map_fd("ring");
         if (!ring_map) return tl::unexpected(ring_map.error());
-        const auto callback = [](void* context, void* record, std::size_t size) {
-            const auto* const state = static_cast<const State*>(context);
-            return (*state->take)(record, size) ? 0 : -ECANCELED;
-        };
-        ring_fd = *ring_map;
-        ring.reset(ring_buffer__new(ring_fd, callback, this, nullptr));
-        if (!ring) return fail_errno(errno, "open the event ring");
+        if (auto done = open_ring(*ring_map); !done) return done;
     }
     auto types = load_kernel_btf();
     if (!types) return tl::unexpected(types.error());
@@ -548,6 +567,72 @@ Result<std::unique_ptr<Tracking>> Tracking::open(const TrackingOptions& options)
     return std::unique_ptr<Tracking>(new Tracking(std::move(state)));
 }
 
+// What an adopted map is trusted with: the sizes of key and value, which system calls write to without asking.
+namespace {
+struct AdoptedMap {
+    const char* name;
+    int* target;
+    std::uint32_t type, key_bytes, value_bytes;
+    std::uint32_t* max_entries;
+};
+}  // namespace
+
+Result<void> Tracking::State::adopt(Parcel& parcel) {
+    std::uint32_t scope_entries = 0, one = 0;
+    for (const AdoptedMap& wanted : {AdoptedMap{"descriptions", &maps.descriptions, BPF_MAP_TYPE_HASH, sizeof(std::uint64_t), sizeof(fdspan_description), &options.max_descriptions},
+                                     AdoptedMap{"descriptors", &maps.descriptors, BPF_MAP_TYPE_HASH, sizeof(fdspan_descriptor_key), sizeof(fdspan_descriptor), &options.max_descriptors},
+                                     AdoptedMap{"tables", &maps.tables, BPF_MAP_TYPE_HASH, sizeof(std::uint64_t), sizeof(fdspan_table), &options.max_tables},
+                                     AdoptedMap{"table_chunks", &maps.table_chunks, BPF_MAP_TYPE_HASH, sizeof(fdspan_chunk_key), sizeof(fdspan_chunk), &options.max_table_chunks},
+                                     AdoptedMap{"settings", &maps.settings, BPF_MAP_TYPE_ARRAY, sizeof(std::uint32_t), sizeof(fdspan_settings), &one},
+                                     AdoptedMap{"counters", &maps.counters, BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(std::uint32_t), sizeof(fdspan_counters), &one},
+                                     AdoptedMap{"scope_processes", &scope_map, BPF_MAP_TYPE_HASH, sizeof(pid_t), sizeof(std::uint32_t), &scope_entries},
+                                     AdoptedMap{"ring", &ring_fd, BPF_MAP_TYPE_RINGBUF, 0, 0, &options.ring_bytes}}) {
+        auto map = parcel.take(wanted.name);
+        if (!map) return tl::unexpected(map.error());
+        bpf_map_info info{};
+        std::uint32_t info_bytes = sizeof(info);
+        if (bpf_obj_get_info_by_fd(map->get(), &info, &info_bytes) != 0) return fail_errno(errno, std::string("ask about the map ") + wanted.name);
+        if (info.type != wanted.type || info.key_size != wanted.key_bytes || info.value_size != wanted.value_bytes) {
+            return fail(EPROTO, std::string("what was handed over has another map ") + wanted.name);
+        }
+        *wanted.max_entries = info.max_entries;
+        *wanted.target = map->get();
+        adopted.push_back(std::move(*map));
+    }
+    links = parcel.take_all("link");
+    for (UniqueFd& program : parcel.take_all("program")) {
+        programs.push_back(program.get());
+        adopted.push_back(std::move(program));
+    }
+    if (auto done = map_settings(); !done) return done;
+    if (settings.data->version != FDSPAN_MAPS_VERSION) return fail(EPROTO, "what was handed over is of another version of the library");
+    options.backend = settings.data->backend == FDSPAN_HOOKS_TRAMPOLINE ? TrackingBackend::trampoline
+                      : settings.data->backend == FDSPAN_HOOKS_KPROBE   ? TrackingBackend::kprobe
+                                                                        : TrackingBackend::syscall;
+    return open_ring(ring_fd);
+}
+
+void Tracking::give(Parcel& parcel) const {
+    for (const auto& [name, fd] : {std::pair<const char*, int>{"descriptions", state_->maps.descriptions},
+                                   {"descriptors", state_->maps.descriptors},
+                                   {"tables", state_->maps.tables},
+                                   {"table_chunks", state_->maps.table_chunks},
+                                   {"settings", state_->maps.settings},
+                                   {"counters", state_->maps.counters},
+                                   {"scope_processes", state_->scope_map},
+                                   {"ring", state_->ring_fd}}) {
+        parcel.put(name, fd);
+    }
+    for (const UniqueFd& link : state_->links) parcel.put("link", link.get());
+    for (const int program : state_->programs) parcel.put("program", program);
+}
+
+Result<std::unique_ptr<Tracking>> Tracking::adopt(Parcel& parcel) {
+    auto state = std::make_unique<State>();
+    if (auto done = state->adopt(parcel); !done) return tl::unexpected(done.error());
+    return std::unique_ptr<Tracking>(new Tracking(std::move(state)));
+}
+
 Result<std::unique_ptr<Tracking>> Tracking::open_best(TrackingOptions options, std::vector<std::string>& refused) {
     for (const TrackingBackend backend : tracking_backends) {
         options.backend = backend;
@@ -559,6 +644,7 @@ Result<std::unique_ptr<Tracking>> Tracking::open_best(TrackingOptions options, s
     return fail(EOPNOTSUPP, "no tracking backend");
 }
 
+const TrackingOptions& Tracking::options() const { return state_->options; }
 TrackingBackend Tracking::backend() const { return state_->options.backend; }
 TimeMaps Tracking::maps() const { return state_->maps; }
 const std::vector<HookStatus>& Tracking::hooks() const { return state_->hooks; }
@@ -566,10 +652,7 @@ std::uint64_t Tracking::tracking_since_ns() const { return state_->settings.data
 
 TrackingCounters Tracking::counters() const {
     TrackingCounters counters = read_counters(state_->maps.counters).value_or(TrackingCounters{});
-    bpf_program* program = nullptr;
-    bpf_object__for_each_program(program, state_->object.get()) {
-        if (bpf_program__autoload(program)) counters.missed += missed_by_program(bpf_program__fd(program));
-    }
+    for (const int program : state_->programs) counters.missed += missed_by_program(program);
     return counters;
 }
 

@@ -14,6 +14,7 @@
 #include "base/unique_fd.hpp"
 #include "base/reference.hpp"
 #include "kernel/iterators.hpp"
+#include "kernel/parcel.hpp"
 
 namespace fdspan {
 
@@ -97,11 +98,15 @@ public:
     static Result<std::unique_ptr<Tracking>> open(const TrackingOptions& options);
     // The best backend that works; options.backend is not looked at. `refused` says why each better one did not.
     static Result<std::unique_ptr<Tracking>> open_best(TrackingOptions options, std::vector<std::string>& refused);
+    // The kernel side as descriptors, and made of such by somebody who need not have any capability. One at a time may drain the ring.
+    void give(Parcel& parcel) const;
+    static Result<std::unique_ptr<Tracking>> adopt(Parcel& parcel);
     ~Tracking();
     Tracking(const Tracking&) = delete;
     Tracking& operator=(const Tracking&) = delete;
 
     [[nodiscard]] TrackingBackend backend() const;
+    [[nodiscard]] const TrackingOptions& options() const;  // of an adopted one: backend and bounds only
     [[nodiscard]] TimeMaps maps() const;  // borrowed
     [[nodiscard]] const std::vector<HookStatus>& hooks() const;
     [[nodiscard]] std::uint64_t tracking_since_ns() const;
