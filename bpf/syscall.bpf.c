@@ -452,7 +452,7 @@ static __always_inline void fdspan_removed(__u16 how, __u16 places, __s32 dfd, _
 		fdspan_fill_place(&record->place[0], dfd, user);
 	if (places > 1)
 		fdspan_fill_place(&record->place[1], to_dfd, to_user);
-	bpf_ringbuf_submit(record, fdspan_wakeup(with));
+	bpf_ringbuf_submit(record, fdspan_removal_wakeup(with, now));
 }
 
 static __noinline int fdspan_exit_removal(__u32 call, struct pt_regs *regs)

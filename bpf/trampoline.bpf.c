@@ -236,6 +236,7 @@ FDSPAN_HOOK1_OF(last_put, __fput, fdspan_handle_last_put, 0, FDSPAN_ENTER_ANYBOD
 
 #define S_IFMT 0170000
 #define S_IFDIR 0040000
+#define OVERLAYFS_SUPER_MAGIC 0x794c7630
 
 static __always_inline void fdspan_send_removal(__u16 how, __u64 dentry, __u64 inode)
 {
@@ -258,7 +259,8 @@ static __always_inline void fdspan_send_removal(__u16 how, __u64 dentry, __u64 i
 	record->dev = FDSPAN_READ(struct super_block, sb, s_dev);
 	record->nlink = FDSPAN_READ(struct inode, inode, i_nlink);
 	record->mode = FDSPAN_READ(struct inode, inode, i_mode);
-	record->allocated = fdspan_allocated(inode);
+	record->allocated = FDSPAN_READ(struct super_block, sb, s_magic) == OVERLAYFS_SUPER_MAGIC ? FDSPAN_ALLOCATED_BELOW :
+												   fdspan_allocated(inode);
 	record->how = how;
 	record->places = 1;
 	fdspan_fill_culprit(record);
@@ -268,7 +270,7 @@ static __always_inline void fdspan_send_removal(__u16 how, __u64 dentry, __u64 i
 	long copied = bpf_probe_read_kernel_str(record->place[0].given, FDSPAN_GIVEN_BYTES,
 						(void *)FDSPAN_READ(struct dentry, dentry, d_name.name));
 	record->place[0].given_bytes = copied > 0 ? copied : 0;
-	bpf_ringbuf_submit(record, fdspan_wakeup(with));
+	bpf_ringbuf_submit(record, fdspan_removal_wakeup(with, now));
 }
 
 /*

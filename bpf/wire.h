@@ -314,7 +314,7 @@ struct fdspan_unlinked {
 	struct fdspan_record header;
 	fdspan_u64 ino;       /* of the file that lost the name; 0: not known */
 	fdspan_u64 cgroup;    /* id in the unified hierarchy */
-	fdspan_u64 allocated; /* bytes, as far as the inode itself counts them; with ino only */
+	fdspan_u64 allocated; /* bytes, as far as the inode itself counts them, or FDSPAN_ALLOCATED_BELOW; with ino only */
 	fdspan_u32 dev;
 	fdspan_u32 nlink;     /* what is left */
 	fdspan_u32 uid;
@@ -327,6 +327,7 @@ struct fdspan_unlinked {
 	char exe[FDSPAN_NAMES_BYTES];
 	struct fdspan_place place[2];
 };
+#define FDSPAN_ALLOCATED_BELOW (~0ULL) /* an inode of overlayfs counts nothing: its layer's does, of which a record went before */
 #define FDSPAN_UNLINK_UNLINK 0
 #define FDSPAN_UNLINK_RMDIR 1
 #define FDSPAN_UNLINK_RENAME 2

@@ -438,7 +438,21 @@ void Check::one(const Cell& cell) {
 
 // ---- all together ----
 
-std::vector<Cell> make_cells(const Settings& settings, const std::vector<std::pair<std::string, std::string>>& places) {
+// Where the files are, by the name of the file system; what was made for that goes with it.
+struct Places : std::vector<std::pair<std::string, std::string>> {
+    std::vector<std::string> mounts, directories;
+    Places() = default;
+    Places(const Places&) = delete;
+    Places& operator=(const Places&) = delete;
+    ~Places() {
+        for (const std::string& mount : mounts) ::umount2(mount.c_str(), MNT_DETACH);
+        for (const std::string& directory : directories) {
+            if (::system(("rm -rf --one-file-system '" + directory + "'").c_str()) != 0) std::printf("%s is left\n", directory.c_str());
+        }
+    }
+};
+
+std::vector<Cell> make_cells(const Settings& settings, const Places& places) {
     // What has no descriptor and no mapping is only known to hooks on the last put.
     const bool sees_flight = settings.backend == "trampoline" || settings.backend == "kprobe";
     std::vector<Cell> cells;
@@ -466,12 +480,14 @@ std::vector<Cell> make_cells(const Settings& settings, const std::vector<std::pa
     return cells;
 }
 
-std::vector<std::pair<std::string, std::string>> make_places(const Settings& settings) {
-    std::vector<std::pair<std::string, std::string>> places;
+void make_places(const Settings& settings, Places& places) {
     must(::unshare(CLONE_NEWNS) == 0 && ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0, "a mount namespace");
     char base[] = "/tmp/fdspan-deletions.XXXXXX";
-    must(::mkdtemp(base) != nullptr && ::mount("fdspan", base, "tmpfs", 0, nullptr) == 0, "mount a tmpfs");
+    must(::mkdtemp(base) != nullptr, base);
     const std::string top = base;
+    places.directories.push_back(top);
+    must(::mount("fdspan", base, "tmpfs", 0, nullptr) == 0, "mount a tmpfs");
+    places.mounts = {top + "/overlay", top};
     for (const char* const name : {"tmpfs", "lower", "upper", "work", "overlay"}) must(::mkdir((top + "/" + name).c_str(), 0755) == 0, "mkdir");
     places.emplace_back("tmpfs", top + "/tmpfs");
     if (::mount("fdspan", (top + "/overlay").c_str(), "overlay", 0,
@@ -483,13 +499,14 @@ std::vector<std::pair<std::string, std::string>> make_places(const Settings& set
     for (const std::string& directory : settings.directories) {
         std::string inner = directory + "/fdspan-deletions.XXXXXX";
         must(::mkdtemp(inner.data()) != nullptr, inner.c_str());
+        places.directories.push_back(inner);
         places.emplace_back(directory, inner);
     }
-    return places;
 }
 
 int check(const Settings& settings) {
-    const auto places = make_places(settings);
+    Places places;
+    make_places(settings, places);
     std::vector<Cell> cells = make_cells(settings, places);
     const bool polls = settings.backend == "procfs";
     std::vector<int> releases;
@@ -556,8 +573,6 @@ int check(const Settings& settings) {
     watch.send_signal(SIGTERM);
     reader.join();
     const int code = watch.wait();
-    for (const std::string& directory : settings.directories) (void)!::system(("rm -rf '" + directory + "'/fdspan-deletions.*").c_str());
-
     if (settings.verbose) for (const Json& event : events) std::printf("%s\n", event.dump().c_str());
     Check checked(settings, std::move(events));
     for (const Cell& cell : cells) checked.one(cell);

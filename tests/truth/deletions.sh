@@ -4,7 +4,7 @@ set -euo pipefail
 directory=$(mktemp -d)
 cleanup() {
   umount "$directory/ext4" 2>/dev/null || true
-  rm -rf "$directory"
+  rm -rf --one-file-system "$directory"
 }
 trap cleanup EXIT
 mkdir "$directory/ext4"

@@ -255,7 +255,10 @@ struct RemovingForReal : Removing {
     void renamed(std::uint32_t pid, std::uint64_t at_ns, const std::string& from, const std::string& to) {
         say(pid, at_ns, FDSPAN_UNLINK_RENAME, {at(from), at(to)});
     }
-    void settle_all() { removals.settle(boottime_now_ns() + 10 * Removals::settling_ns, shorter()); }
+    void settle_all() {
+        removals.settle(boottime_now_ns() + 2 * Removals::settling_ns, shorter());
+        removals.settle(boottime_now_ns() + 2 * Removals::patience_ns, shorter());
+    }
 };
 
 constexpr useconds_t another_tick_us = 40'000;

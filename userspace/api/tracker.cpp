@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cerrno>
 #include <charconv>
@@ -97,7 +98,7 @@ struct Tracker::State {
     UniqueFd timer;
     UniqueFd ready;                           // an eventfd, for set_ready()
     bool behind = false;                      // the ring held more than the last call took: its losses are not known yet
-    bool draining = false;                    // the timer drives, the ring's own wakeups are off
+    bool draining = false;                    // the timer drives, the ring only wakes for what is urgent
     std::uint64_t malformed = 0;
     std::uint64_t map_entries = 0;            // at the last sweep
     std::uint64_t lossy_since_ns = 0;         // 0: index and kernel agree
@@ -170,7 +171,9 @@ Result<void> Tracker::State::open_poll() {
 Result<void> Tracker::State::watch_ring(bool on) {
     if (draining != on) return {};
     epoll_event event{};
-    event.events = on ? static_cast<std::uint32_t>(EPOLLIN) : 0U;
+    // While the timer drives, what is in the ring does not wake by being there: only what the kernel side wakes for does, a removal or a
+    // ring that fills.
+    event.events = static_cast<std::uint32_t>(EPOLLIN) | (on ? 0U : static_cast<std::uint32_t>(EPOLLET));
     event.data.fd = tracking->ring_fd();
     if (::epoll_ctl(poll.get(), EPOLL_CTL_MOD, tracking->ring_fd(), &event) != 0) return fail_errno(errno, "epoll_ctl");
     draining = !on;
@@ -515,6 +518,9 @@ Result<void> Tracker::State::sweep_unlinked(const Sink& sink) {
 Result<std::size_t> Tracker::State::process_bpf(const Sink& sink, std::size_t max_events) {
     std::uint64_t ticks = 0;
     (void)!::read(timer.get(), &ticks, sizeof(ticks));
+    // An edge of the ring stays until it is taken notice of.
+    std::array<epoll_event, 3> woken;
+    if (::epoll_wait(poll.get(), woken.data(), woken.size(), 0) < 0 && errno != EINTR) return fail_errno(errno, "epoll_wait");
 
     std::size_t delivered = 0;
     const Sink counting = [&](const Event& event) {

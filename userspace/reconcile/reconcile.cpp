@@ -467,7 +467,7 @@ std::uint32_t Reconciler::description_of(const Reference& row, bool file_only) {
     if (!facts.label_by_ino) facts.path = index_.paths_.intern(text);
     // Held by somebody new to the index, who had it before somebody was seen taking its name.
     const bool unlinked = facts.name == NameState::gone && facts.stat_known && options_.announce && options_.removals != nullptr &&
-                          options_.removals->find_exactly(text, std::max(previous_ns_, facts.opened.earliest_ns)) &&
+                          options_.removals->find_exactly(row.dev, row.ino, text, std::max(previous_ns_, facts.opened.earliest_ns)) &&
                           index_.set_links(row.dev, row.ino, row.nlink, snapshot_.began_ns) == 0;
     if (unlinked) facts.name = NameState::named;
     const bool deleted = facts.name == NameState::deleted && facts.stat_known;
@@ -528,8 +528,7 @@ void Reconciler::update(std::uint32_t number, const Reference& row) {
         const bool was_by_ino = (description.bits & Index::label_by_ino) != 0;
         if (by_ino != was_by_ino || (!by_ino && !index_.paths_.equals(description.path, text))) {
             const bool moved = !by_ino && options_.removals != nullptr && options_.removals->moved_since(snapshot_.began_ns);
-            if (moved) options_.removals->relabel(number);
-            else index_.set_description_path(number, by_ino ? PathStore::Path{} : index_.paths_.intern(text), by_ino);
+            if (!moved || !options_.removals->relabel(number)) index_.set_description_path(number, by_ino ? PathStore::Path{} : index_.paths_.intern(text), by_ino);
         }
     }
 }

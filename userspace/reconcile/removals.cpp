@@ -137,7 +137,7 @@ RemovalNote Removals::note_of(const Suspects& suspects, const Index::FileKey& fi
 }
 
 // Those that the kernel side gave no file of and that may be about this one.
-std::vector<Removals::Seen*> Removals::between(std::uint64_t from_ns, std::uint64_t to_ns, const Index::FileKey& file) {
+std::vector<Removals::Seen*> Removals::seen_between(std::uint64_t from_ns, std::uint64_t to_ns, const Index::FileKey& file) {
     std::vector<Seen*> found;
     for (auto seen = recent_.rbegin(); seen != recent_.rend() && seen->at_ns + settling_ns >= from_ns; ++seen) {
         if (seen->ino == 0 && seen->at_ns >= from_ns && seen->at_ns <= to_ns && (!seen->took || *seen->took == file)) found.push_back(&*seen);
@@ -145,9 +145,23 @@ std::vector<Removals::Seen*> Removals::between(std::uint64_t from_ns, std::uint6
     return found;
 }
 
-bool Removals::find_exactly(std::string_view path, std::uint64_t from_ns) const {
-    return std::any_of(recent_.rbegin(), recent_.rend(),
-                       [&](const Seen& seen) { return seen.at_ns >= from_ns && seen.whole && seen.path == path; });
+bool Removals::find_exactly(DeviceNumber dev, std::uint64_t ino, std::string_view path, std::uint64_t from_ns) const {
+    return std::any_of(recent_.rbegin(), recent_.rend(), [&](const Seen& seen) {
+        if (seen.at_ns < from_ns) return false;
+        if (seen.ino == 0) return seen.whole && seen.path == path;
+        return seen.ino == ino && seen.dev == kernel_device(dev) && last_name(seen.path) == last_name(path);
+    });
+}
+
+// What overlayfs removes in its layer it removes itself afterwards (fs/overlayfs/dir.c, ovl_do_remove).
+std::optional<std::uint64_t> Removals::allocated_below(const Seen& seen) const {
+    constexpr std::uint64_t layers_ns = 100'000'000;
+    for (auto below = recent_.rbegin(); below != recent_.rend() && below->at_ns + layers_ns >= seen.at_ns; ++below) {
+        if (below->pid == seen.pid && below->how == seen.how && below->ino != 0 && below->dev != seen.dev && below->name == seen.name) {
+            return below->allocated;
+        }
+    }
+    return std::nullopt;
 }
 
 // ---- looking --------------------------------------------------------------------------------------------------------
@@ -279,6 +293,7 @@ void Removals::apply(const UnlinkedRecord& record, const EventSink& sink) {
         seen.whole = !victim.base_cut && !victim.given_cut;
         seen.name = PathStore::hash_of(last_name(seen.path));
     }
+    if (raw.ino != 0) seen.allocated = raw.allocated != FDSPAN_ALLOCATED_BELOW ? std::optional<std::uint64_t>(raw.allocated) : allocated_below(seen);
     if (raw.how == FDSPAN_UNLINK_MOVED) {
         moved_known(raw);
         moved_ns_ = std::max(moved_ns_, seen.at_ns);
@@ -371,91 +386,82 @@ void Removals::settle(std::uint64_t up_to_ns, const EventSink& sink) {
         // Mapped, say: whether another link is left to it only a snapshot of everything shows.
         paths_are_stale_ |= verdict == Verdict::unknown;
     }
-    while (!lost_.empty() && lost_.front().seen_ns <= up_to_ns) {
-        const Lost lost = lost_.front();
-        lost_.pop_front();
-        (void)tell(lost, true, sink);
-    }
+    std::erase_if(lost_, [&](const Lost& lost) {
+        return lost.seen_ns <= up_to_ns && tell(lost, lost.seen_ns + patience_ns <= up_to_ns ? Stage::last : Stage::settled, sink);
+    });
 }
 
 void Removals::lost(const Lost& lost, const EventSink& sink) {
-    if (tell(lost, lost_.size() == max_lost, sink)) return;
+    if (tell(lost, lost_.size() == max_lost ? Stage::last : Stage::sure, sink)) return;
     lost_.push_back(lost);
 }
 
-// Who may have taken its name, or its last one.
-Removals::Suspects Removals::suspects(const Lost& lost, std::string_view path) {
+// Who may have taken its name, or its last one. `anywhere`: also by a link in another directory.
+Removals::Suspects Removals::suspects(const Lost& lost, std::string_view path, const std::optional<Look>& look, bool anywhere) {
     Suspects all;
     const Index::FileKey file = index_.file_of(lost.description);
     const bool directory = index_.type_of(index_.descriptions_[lost.description]) == FileType::dir;
     const bool gone_before = lost.nlink == 0 && index_.name_of(index_.descriptions_[lost.description]) == NameState::gone;
-    const auto look = look_at_file(lost.description, false);
-    // A look at another moment than the snapshot's, or none: the inode's stamp says nothing.
-    const std::uint64_t changed = look && (look->stx.stx_nlink == lost.nlink || directory) ? changed_ns(look->stx) : 0;
-
-    const auto possible = [&](std::uint64_t from_ns, std::uint64_t to_ns) {
-        std::vector<Seen*> found = between(from_ns, to_ns, file);
-        std::erase_if(found, [&](const Seen* seen) {
-            if (seen->how == Removal::unknown || (seen->how != Removal::rename && directory != (seen->how == Removal::rmdir))) return true;
-            return gone_before && seen->whole && seen->path == path;
-        });
-        return found;
-    };
     // Of the very path; of its last name; of no known name; by another link, which most likely was in the same directory; by any.
+    enum Nearness : int { same_path, same_name, no_name, same_directory, linked_anywhere, none };
     const auto nearness_of = [&](const Seen* seen) {
-        if (!gone_before && seen->whole && seen->path == path) return 0;
-        if (!gone_before && seen->name != 0 && last_name(seen->path) == last_name(path)) return 1;
-        if (seen->name == 0) return 2;
-        if (!lost.linked || lost.nlink != 0) return 5;
-        return dir_of(seen->path) == dir_of(path) ? 3 : 4;
+        if (seen->how == Removal::unknown || (seen->how != Removal::rename && directory != (seen->how == Removal::rmdir))) return none;
+        if (seen->name == 0) return no_name;
+        if (gone_before && seen->whole && seen->path == path) return none;
+        if (!gone_before && seen->whole && seen->path == path) return same_path;
+        if (!gone_before && last_name(seen->path) == last_name(path)) return same_name;
+        if (!lost.linked || lost.nlink != 0) return none;
+        return dir_of(seen->path) == dir_of(path) ? same_directory : linked_anywhere;
     };
-    const auto nearest = [&](const std::vector<Seen*>& found, int farthest) {
-        int best = farthest + 1;
-        for (Seen* const seen : found) {
-            const int nearness = nearness_of(seen);
+    const auto nearest = [&](std::uint64_t from_ns, std::uint64_t to_ns, Nearness farthest) {
+        Nearness best = none;
+        for (Seen* const seen : seen_between(std::max(from_ns, lost.named_ns), to_ns, file)) {
+            const Nearness nearness = nearness_of(seen);
             if (nearness > farthest || nearness > best) continue;
             if (nearness < best) all.seen.clear();
             best = nearness;
             all.seen.push_back(seen);
         }
-        // The last of those that took this very name: what it was of before is another file, or known.
-        if (best == 0) all.seen.assign(1, *std::max_element(all.seen.begin(), all.seen.end(), [](auto* a, auto* b) { return a->at_ns < b->at_ns; }));
+        // The last of those that took this very name: what it was of before was another file.
+        if (best == same_path) all.seen.assign(1, *std::max_element(all.seen.begin(), all.seen.end(), [](auto* a, auto* b) { return a->at_ns < b->at_ns; }));
         return !all.seen.empty();
     };
+    // A look at another moment than the snapshot's, or none: the inode's stamp says nothing.
+    const bool looked = look && (look->stx.stx_nlink == lost.nlink || directory);
+    const std::uint64_t changed = looked ? changed_ns(look->stx) : 0;
     const bool stamped = changed >= lost.named_ns && changed <= lost.seen_ns;
-    if (stamped && lost.linked && lost.nlink == 0) {
-        // The name it was opened by may have gone before its last one.
-        if (nearest(possible(std::max(lost.named_ns, changed - clock_tolerance_ns), changed + stamp_to_record_ns), 4)) return all;
-    }
-    const std::vector<Seen*> found = possible(lost.named_ns, lost.seen_ns + settling_ns);
-    if (nearest(found, 0)) return all;
-    if (stamped && nearest(possible(std::max(lost.named_ns, changed - clock_tolerance_ns), changed + stamp_to_record_ns), 2)) return all;
-    // Changed since by whoever holds it.
-    nearest(found, 1);
+    if (stamped && nearest(changed - clock_tolerance_ns, changed + stamp_to_record_ns, anywhere ? linked_anywhere : same_directory)) return all;
+    // The stamp of a file that may have had another name may be of its removal. Else it was changed since by who holds it.
+    if (!stamped || !lost.linked) nearest(lost.named_ns, lost.seen_ns + settling_ns, same_name);
     return all;
 }
 
 // False: who did it may show yet.
-bool Removals::tell(const Lost& lost, bool final, const EventSink& sink) {
+bool Removals::tell(const Lost& lost, Stage stage, const EventSink& sink) {
     const Index::Description& description = index_.descriptions_[lost.description];
     if ((description.bits & Index::in_use) == 0 || description.id != lost.id) return true;
     const Index::FileKey file = index_.file_of(lost.description);
+    const auto look = look_at_file(lost.description, true);
+    // Where the name was when it went.
     std::string path;
-    index_.paths_.append_text(description.path, path);
+    if (look && look->text.ends_with(deleted_mark)) path.assign(look->text, 0, look->text.size() - deleted_mark.size());
+    else index_.paths_.append_text(description.path, path);
     RemovalNote note;
     if (const auto known = find(device_number(file.dev), file.ino, lost.named_ns, lost.seen_ns)) {
         note = *known;
     } else {
-        const Suspects by = suspects(lost, path);
+        const Suspects by = suspects(lost, path, look, stage == Stage::last);
         const bool sure = by.seen.size() == 1 && by.seen.front()->whole && by.seen.front()->path == path && !lost.linked;
-        if (!final && !sure) return false;
+        if (stage == Stage::sure ? !sure : stage == Stage::settled && by.seen.empty()) return false;
         note = note_of(by, file, Interval::bounded(std::min(lost.named_ns, lost.seen_ns), lost.seen_ns));
     }
+    if (!index_.paths_.equals(description.path, path)) index_.set_description_path(lost.description, index_.paths_.intern(path), false);
     if (lost.nlink != 0) {
         index_.note_unlinked(lost.description, lost.nlink, note, sink);
         return true;
     }
-    note.allocated = lost.allocated;
+    // The iterators tell what the inode counts, and one of overlayfs counts nothing.
+    note.allocated = look ? std::uint64_t{look->stx.stx_blocks} * 512 : lost.allocated;
     index_.note_deleted(device_number(file.dev), file.ino, note, sink);
     return true;
 }
@@ -488,7 +494,7 @@ Removals::Verdict Removals::judge(std::uint32_t number, Seen& seen, bool final, 
         if (!final || !named) return Verdict::other;
         seen.took = file;
         const std::uint64_t changed = changed_ns(look->stx);
-        std::vector<Seen*> others = between(seen.at_ns + 1, changed + stamp_to_record_ns, file);
+        std::vector<Seen*> others = seen_between(seen.at_ns + 1, changed + stamp_to_record_ns, file);
         std::erase_if(others, [&](const Seen* other) { return other->took || other->how == Removal::rmdir || dir_of(other->path) != dir_of(seen.path); });
         if (others.empty() && changed <= seen.at_ns) {
             RemovalNote deleted = note;
@@ -498,7 +504,7 @@ Removals::Verdict Removals::judge(std::uint32_t number, Seen& seen, bool final, 
         }
         index_.note_unlinked(number, known_nlink - 1, note, sink);
         last.seen_ns = std::max(changed, seen.at_ns) + stamp_to_record_ns;
-        (void)tell(last, true, sink);
+        if (!tell(last, Stage::settled, sink)) lost_.push_back(last);
         return Verdict::found;
     }
     if (directory || !named || look->text != unlinked) return Verdict::other;
@@ -535,12 +541,10 @@ Removals::Verdict Removals::examine(std::uint32_t number, std::uint64_t known_un
     index_.for_each_ref(
         number, [&](const Index::TableUser& user, std::int32_t, const Index::SlotView&) { seen_then(user.process); },
         [&](const Index::Held& held) { seen_then(held.process); });
-    std::string path;
-    index_.paths_.append_text(description.path, path);
-    // Nobody yet: a snapshot may know.
-    if (suspects(lost, path).seen.empty()) return Verdict::unknown;
-    (void)tell(lost, true, sink);
-    return Verdict::found;
+    if (tell(lost, Stage::settled, sink)) return Verdict::found;
+    const bool waits = std::any_of(lost_.begin(), lost_.end(), [number](const Lost& other) { return other.description == number; });
+    if (!waits && lost_.size() < max_lost) lost_.push_back(lost);
+    return Verdict::unknown;
 }
 
 // The kernel side says which file it was, and that somebody may hold it.
@@ -558,7 +562,9 @@ void Removals::apply_known(const UnlinkedRecord& record, const Seen& seen, const
         if (index_.descriptions_[number].first_ref != Index::none) held = number;
     }
     if (raw.nlink != 0 && !S_ISDIR(raw.mode)) {
-        const Unheld unheld{device_number(raw.dev), raw.ino, raw.nlink, raw.allocated, seen};
+        // Run or mapped by somebody new, say.
+        paths_are_stale_ |= !known;
+        const Unheld unheld{device_number(raw.dev), raw.ino, raw.nlink, seen};
         if (!apply_unlinked(unheld, unheld_.size() == max_unheld, sink)) {
             unheld_.push_back(unheld);
             paths_are_stale_ = true;
@@ -568,13 +574,13 @@ void Removals::apply_known(const UnlinkedRecord& record, const Seen& seen, const
     if (held == Index::none) {
         // The kernel counts more references than the removal needs: somebody has it.
         wish_ = Wish::soon;
-        if (known && unheld_.size() < max_unheld) unheld_.push_back({device_number(raw.dev), raw.ino, 0, raw.allocated, seen});
+        if (known && unheld_.size() < max_unheld) unheld_.push_back({device_number(raw.dev), raw.ino, 0, seen});
         return;
     }
     RemovalNote note = note_of(seen);
     const auto labelled = look_at(held, true);
     const auto look = labelled ? labelled : look_at_file(held, false);
-    note.allocated = look ? look->stx.stx_blocks * 512 : raw.allocated;
+    note.allocated = look ? std::optional<std::uint64_t>(look->stx.stx_blocks * 512) : seen.allocated;
     if (labelled) relabel_deleted(descriptions, held, labelled->text);
     index_.note_deleted(device_number(raw.dev), raw.ino, note, sink);
 }
@@ -632,7 +638,7 @@ void Removals::after_look(Looked looked, std::uint64_t began_ns, const EventSink
             continue;
         }
         RemovalNote note = note_of(one.seen);
-        note.allocated = one.allocated;
+        note.allocated = one.seen.allocated;
         index_.note_deleted(one.dev, one.ino, note, sink);
     }
 }
@@ -650,18 +656,18 @@ void Removals::before_close(const Record& record, const EventSink& sink) {
                                                                  raw->closed.description_earliest_ns <= opened.latest_ns);
     if (!same || (description.bits & Index::stat_known) == 0 || !Index::had_name(index_.name_of(description))) return;
     const bool linked = index_.name_of(description) == NameState::gone || index_.extra_of(number).nlink > 1;
-    (void)tell({number, description.id, opened.earliest_ns, raw->closed.header.boottime_ns, 0, raw->allocated, linked}, true, sink);
+    (void)tell({number, description.id, opened.earliest_ns, raw->closed.header.boottime_ns, 0, raw->allocated, linked}, Stage::last, sink);
 }
 
 // ---- names that change ----------------------------------------------------------------------------------------------
 
-void Removals::relabel(std::uint32_t number) {
+bool Removals::relabel(std::uint32_t number) {
     const auto look = look_at(number, true);
-    if (!look) return;
+    if (!look) return false;
     std::string_view text = look->text;
     if (look->stx.stx_nlink == 0 && text.ends_with(deleted_mark)) text.remove_suffix(deleted_mark.size());
-    if (index_.paths_.equals(index_.descriptions_[number].path, text)) return;
-    index_.set_description_path(number, index_.paths_.intern(text), false);
+    if (!index_.paths_.equals(index_.descriptions_[number].path, text)) index_.set_description_path(number, index_.paths_.intern(text), false);
+    return true;
 }
 
 // What was at a path is at another one. Its magic link is a step ahead if it was moved or removed again meanwhile, and the record of that
@@ -674,7 +680,7 @@ void Removals::relabel_moved(std::uint32_t number, const std::string& to) {
     }
     const auto real = without_links(to);
     if (real) index_.set_description_path(number, index_.paths_.intern(*real), false);
-    else relabel(number);
+    else (void)relabel(number);
 }
 
 void Removals::moved_known(const fdspan_unlinked& raw) {
@@ -684,7 +690,7 @@ void Removals::moved_known(const fdspan_unlinked& raw) {
          number != Index::none && affected.size() < max_relabelled; number = index_.descriptions_[number].next_by_inode) {
         if (index_.file_of(number) == file) affected.push_back(number);
     }
-    for (const std::uint32_t number : affected) relabel(number);
+    for (const std::uint32_t number : affected) (void)relabel(number);
     // What is below it is not known by its inode.
     if (S_ISDIR(raw.mode)) paths_are_stale_ = true;
 }
@@ -701,13 +707,13 @@ void Removals::moved(const GivenPath& place, const Seen& seen, bool exchange) {
     const std::vector<std::uint32_t> there = at(from, whole);
     const std::vector<std::uint32_t> back = exchange ? at(to, seen.whole) : std::vector<std::uint32_t>{};
     const bool exact = whole && seen.whole;
-    for (const std::uint32_t number : there) exact ? relabel_moved(number, to) : relabel(number);
-    for (const std::uint32_t number : back) exact ? relabel_moved(number, from) : relabel(number);
-    if (whole) moved_below(from);
-    if (exchange && seen.whole) moved_below(to);
+    for (const std::uint32_t number : there) exact ? relabel_moved(number, to) : (void)relabel(number);
+    for (const std::uint32_t number : back) exact ? relabel_moved(number, from) : (void)relabel(number);
+    if (whole) moved_below(from, exact ? &to : nullptr);
+    if (exchange && seen.whole) moved_below(to, exact ? &from : nullptr);
 }
 
-void Removals::moved_below(const std::string& from) {
+void Removals::moved_below(const std::string& from, const std::string* to) {
     std::vector<std::uint32_t> affected;
     const PathStore::Dir dir = index_.paths_.find(from);
     if (dir <= PathStore::cut) return;
@@ -729,7 +735,16 @@ void Removals::moved_below(const std::string& from) {
         if (at == dir) break;
         at = index_.paths_.node(at).next_sibling;
     }
-    for (const std::uint32_t number : affected) relabel(number);
+    for (const std::uint32_t number : affected) {
+        if (relabel(number)) continue;
+        if (to == nullptr) {
+            paths_are_stale_ = true;
+            continue;
+        }
+        std::string path;
+        index_.paths_.append_text(index_.descriptions_[number].path, path);
+        if (path.starts_with(from + "/")) index_.set_description_path(number, index_.paths_.intern(path.replace(0, from.size(), *to)), false);
+    }
 }
 
 }  // namespace fdspan

@@ -35,6 +35,8 @@ public:
     // A removal is stamped a little after it was done, and an inode by a clock that goes in ticks, of 10 ms at most: what was removed so long
     // before the last record that was applied is told apart from all others.
     static constexpr std::uint64_t settling_ns = 25'000'000;
+    // Who removed something may be held up in between; whom nothing points to yet is waited for so long.
+    static constexpr std::uint64_t patience_ns = 500'000'000;
     // When all records so far were applied: looks further for what was removed until then by a path that the index does not have (through
     // a symbolic link, in another mount namespace, by another link), and decides what waited for that.
     void settle(std::uint64_t up_to_ns, const EventSink& sink);
@@ -70,9 +72,9 @@ public:
     [[nodiscard]] std::optional<RemovalNote> find(DeviceNumber dev, std::uint64_t ino, std::uint64_t from_ns, std::uint64_t to_ns) const;
     // Whether something known was given another path since then, so that a snapshot begun before may show the old one; and what the path is now.
     [[nodiscard]] bool moved_since(std::uint64_t at_ns) const { return moved_ns_ >= at_ns; }
-    void relabel(std::uint32_t description);
-    // Whether a removal of that very path was seen since then.
-    [[nodiscard]] bool find_exactly(std::string_view path, std::uint64_t from_ns) const;
+    bool relabel(std::uint32_t description);  // false: nobody can be asked
+    // Whether a removal of that very path, or of this file by that name, was seen since then.
+    [[nodiscard]] bool find_exactly(DeviceNumber dev, std::uint64_t ino, std::string_view path, std::uint64_t from_ns) const;
 
 private:
     struct Seen {
@@ -83,6 +85,7 @@ private:
         std::uint64_t cgroup = 0;
         std::uint32_t dev = 0;
         std::uint64_t ino = 0;   // 0: the kernel side does not say
+        std::optional<std::uint64_t> allocated;
         std::string comm, exe;
         std::string path;        // what was removed, as well as it is known: dots resolved, symbolic links not
         std::uint64_t name = 0;  // hash of its last component; 0: any
@@ -105,6 +108,7 @@ private:
     };
 
     [[nodiscard]] RemovalNote note_of(const Seen& seen) const;
+    [[nodiscard]] std::optional<std::uint64_t> allocated_below(const Seen& seen) const;
     [[nodiscard]] RemovalNote note_of(const Suspects& suspects, const Index::FileKey& file, const Interval& otherwise);
     [[nodiscard]] std::string cgroup_path(std::uint64_t id) const;
     void apply_known(const UnlinkedRecord& record, const Seen& seen, const EventSink& sink);
@@ -113,13 +117,15 @@ private:
     [[nodiscard]] bool find_resolved(Seen& seen, const EventSink& sink);
     [[nodiscard]] Verdict judge(std::uint32_t description, Seen& seen, bool final, const EventSink& sink);
     [[nodiscard]] Verdict examine(std::uint32_t description, std::uint64_t known_until_ns, const EventSink& sink);
-    [[nodiscard]] std::vector<Seen*> between(std::uint64_t from_ns, std::uint64_t to_ns, const Index::FileKey& file);
-    [[nodiscard]] Suspects suspects(const Lost& lost, std::string_view path);
-    [[nodiscard]] bool tell(const Lost& lost, bool final, const EventSink& sink);
+    [[nodiscard]] std::vector<Seen*> seen_between(std::uint64_t from_ns, std::uint64_t to_ns, const Index::FileKey& file);
+    [[nodiscard]] Suspects suspects(const Lost& lost, std::string_view path, const std::optional<Look>& look, bool anywhere);
+    // Of what is told: only what is beyond doubt; what removals of that time show, all being known; or whatever is known now.
+    enum class Stage : std::uint8_t { sure, settled, last };
+    [[nodiscard]] bool tell(const Lost& lost, Stage stage, const EventSink& sink);
     [[nodiscard]] std::optional<Look> look_at(std::uint32_t description, bool text) const;
     [[nodiscard]] std::optional<Look> look_at_file(std::uint32_t description, bool text) const;
     void moved(const GivenPath& from, const Seen& to, bool exchange);
-    void moved_below(const std::string& from);
+    void moved_below(const std::string& from, const std::string* to);
     void relabel_moved(std::uint32_t description, const std::string& to);
     void moved_known(const fdspan_unlinked& raw);
     void relabel_deleted(const std::vector<std::uint32_t>& descriptions, std::uint32_t held, std::string_view text);
@@ -134,7 +140,6 @@ private:
         DeviceNumber dev;
         std::uint64_t ino;
         std::uint32_t nlink;
-        std::uint64_t allocated;
         Seen seen;
     };
     [[nodiscard]] bool apply_unlinked(const Unheld& unheld, bool all_seen, const EventSink& sink);
