@@ -52,6 +52,7 @@ constexpr std::uint64_t look_interval_ns = 500'000'000;
 // Before a snapshot is reconciled the ring is emptied; under steady fire not for ever.
 constexpr std::size_t catch_up_records = 65536;
 constexpr int max_catch_up_rounds = 64;
+constexpr int max_spoilt_rounds = 20;
 constexpr std::uint64_t late_record_ns = 20'000'000;  // a hook takes the time, and may be preempted before it has room in the ring
 // With an index that is bounded, its size is asked for so often; what a thousand records add is small.
 constexpr std::size_t records_between_measurements = 1024;
@@ -753,11 +754,15 @@ Result<VerifyReport> Tracker::verify(const Sink& sink) {
     const auto key_of = [](const Difference& d) { return Key{d.kind, d.pid, d.tid, d.fd}; };
 
     // What the tracker would mend by itself in a moment.
-    for (int round = 0; state_->tracking && round < max_catch_up_rounds; ++round) {
-        if (auto done = state_->process_bpf(sink, catch_up_records); !done) return tl::unexpected(done.error());
-        if (!state_->behind && state_->lossy_since_ns == 0 && state_->index.incomplete_count() == 0) break;
-        ::usleep(verify_pause_us);
-    }
+    const auto settle = [&]() -> Result<void> {
+        for (int round = 0; state_->tracking && round < max_catch_up_rounds; ++round) {
+            if (auto done = state_->process_bpf(sink, catch_up_records); !done) return tl::unexpected(done.error());
+            if (!state_->behind && state_->lossy_since_ns == 0 && state_->index.incomplete_count() == 0) break;
+            ::usleep(verify_pause_us);
+        }
+        return {};
+    };
+    if (auto done = settle(); !done) return tl::unexpected(done.error());
 
     // The correcting snapshot that would come anyway, now: what it mends was wrong until here, and is counted.
     VerifyReport report;
@@ -769,19 +774,21 @@ Result<VerifyReport> Tracker::verify(const Sink& sink) {
 
     std::vector<Difference> lasting;
     std::set<Key> suspects;
-    for (int round = 0; round < verify_rounds; ++round) {
+    for (int round = 0, spoilt = 0; round < verify_rounds; ++round) {
         if (round != 0) ::usleep(verify_pause_us);
-        for (int batch = 0; state_->tracking && batch < max_catch_up_rounds; ++batch) {
-            auto taken = state_->drain(sink, catch_up_records);
-            if (!taken) return tl::unexpected(taken.error());
-            if (*taken < catch_up_records) break;
-        }
+        if (auto done = settle(); !done) return tl::unexpected(done.error());
         auto who = state_->members();
         if (!who) return tl::unexpected(who.error());
         auto snapshot = state_->read_snapshot(*who, false);
         if (!snapshot) return tl::unexpected(snapshot.error());
         if (auto taken = state_->tracking ? state_->drain(sink, catch_up_records) : Result<std::size_t>(0); !taken) {
             return tl::unexpected(taken.error());
+        }
+        // Others have gone on: what was lost just now is mended before it is held against the index.
+        if (state_->lossy_since_ns != 0 && spoilt < max_spoilt_rounds) {
+            ++spoilt;
+            --round;
+            continue;
         }
         const ReconcileOptions how = state_->reconcile_options(*who);
         const Verification found = fdspan::verify(state_->index, *snapshot, how);
