@@ -57,6 +57,8 @@ static __always_inline void fdspan_copy_names(char *to, __u64 dentry, __u64 vfsm
 	*flags = names.walk.cut || !names.walk.done ? FDSPAN_PLACE_BASE_CUT : 0;
 }
 
+#define FDSPAN_PF_IO_WORKER 0x10 /* include/linux/sched.h */
+
 /* Who does it. `record` has room for all but what belongs to the backend. */
 static __always_inline void fdspan_fill_culprit(struct fdspan_unlinked *record)
 {
@@ -67,7 +69,10 @@ static __always_inline void fdspan_fill_culprit(struct fdspan_unlinked *record)
 	record->uid = task->cred->uid.val;
 	record->exe_bytes = 0;
 	record->exe_flags = 0;
-	bpf_get_current_comm(record->comm, sizeof(record->comm));
+	/* The kernel makes and names the workers of an io_uring (io_uring/io-wq.c): the name that says something is their process's. */
+	struct task_struct *named = task->flags & FDSPAN_PF_IO_WORKER ? task->group_leader : task;
+
+	bpf_probe_read_kernel_str(record->comm, sizeof(record->comm), (void *)named->comm);
 	if (exe)
 		fdspan_copy_names(record->exe, (__u64)FDSPAN_READ(struct file, exe, f_path.dentry),
 				  (__u64)FDSPAN_READ(struct file, exe, f_path.mnt), &record->exe_bytes, &record->exe_flags);

@@ -1,12 +1,14 @@
 // check_deletions: takes names away from files that are held, in every combination of a way of removing, a way of holding and a file
 // system, and wants each told once by `fdspan watch --json`: when, how, by whom, held by whom, how many bytes; then their release.
 //
-//   check_deletions [--fdspan PATH] [--backend NAME] [--older] [--verbose] [DIRECTORY]...
+//   check_deletions [--fdspan PATH] [--backend NAME] [--older] [--sample] [--verbose] [DIRECTORY]...
 //
 // Each DIRECTORY is on a file system to try; besides these it tries a tmpfs and, on it, an overlay, which it mounts for itself in a
-// mount namespace of its own. --older: the files are held before the watching begins. All files have one name, each in a directory
+// mount namespace of its own. --older: the files are held before the watching begins. --sample: each way of removing with one way of holding,
+// and each way of holding with two of removing. All files have one name, each in a directory
 // of its own, so that a name alone never tells which one is meant.
 #include <linux/fs.h>
+#include <linux/io_uring.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -35,6 +37,7 @@ struct Settings {
     std::string backend = "syscall";
     std::vector<std::string> directories;
     bool older = false;
+    bool sample = false;
     bool verbose = false;
 };
 
@@ -136,7 +139,7 @@ void wait_for_end(int in) {
 
 // ---- ways of removing: run in a process of its own, which ends at once ----
 
-enum class Remove { unlink, unlinkat, relative, by_symlink, dots, rename, renameat, last_link, after_move, moved_directory, marked, exchange, rmdir, remove_dir, rename_dir };
+enum class Remove { unlink, unlinkat, relative, by_symlink, dots, rename, renameat, last_link, after_move, moved_directory, marked, exchange, ring_unlink, ring_rename, rmdir, remove_dir, rename_dir };
 struct RemoveWay {
     Remove remove;
     const char* name;
@@ -157,6 +160,8 @@ constexpr RemoveWay remove_ways[] = {
     {Remove::moved_directory, "moved-directory", false, "unlink", nullptr},
     {Remove::marked, "marked", false, nullptr, nullptr},
     {Remove::exchange, "exchange", false, nullptr, nullptr},
+    {Remove::ring_unlink, "ring-unlink", false, "unlink", nullptr},
+    {Remove::ring_rename, "ring-rename", false, "rename", nullptr},
     {Remove::rmdir, "rmdir", true, "rmdir", nullptr},
     {Remove::remove_dir, "remove-dir", true, "rmdir", nullptr},
     {Remove::rename_dir, "rename-dir", true, "rename", nullptr},
@@ -177,6 +182,38 @@ struct Cell {
     std::uint64_t from_ns = 0, to_ns = 0, released_from_ns = 0, released_to_ns = 0;
     [[nodiscard]] std::string name() const { return file_system + " " + remove->name + " " + hold->name; }
 };
+
+bool by_ring(const RemoveWay& way) { return way.remove == Remove::ring_unlink || way.remove == Remove::ring_rename; }
+
+// One request to an io_uring of its own. False with errno: it failed.
+bool ring_do(const io_uring_sqe& request) {
+    io_uring_params p{};
+    const int fd = static_cast<int>(::syscall(SYS_io_uring_setup, 1, &p));
+    if (fd < 0) return false;
+    const auto map = [fd](std::size_t bytes, off_t what) {
+        void* const at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, what);
+        must(at != MAP_FAILED, "map an io_uring");
+        return static_cast<char*>(at);
+    };
+    char* const submissions = map(p.sq_off.array + p.sq_entries * sizeof(std::uint32_t), IORING_OFF_SQ_RING);
+    char* const completions = map(p.cq_off.cqes + p.cq_entries * sizeof(io_uring_cqe), IORING_OFF_CQ_RING);
+    *reinterpret_cast<io_uring_sqe*>(map(p.sq_entries * sizeof(io_uring_sqe), IORING_OFF_SQES)) = request;
+    *reinterpret_cast<std::uint32_t*>(submissions + p.sq_off.array) = 0;
+    std::atomic_ref(*reinterpret_cast<std::uint32_t*>(submissions + p.sq_off.tail)) = 1;
+    const bool entered = ::syscall(SYS_io_uring_enter, fd, 1, 1, IORING_ENTER_GETEVENTS, nullptr, 0) == 1;
+    const int result = entered ? reinterpret_cast<io_uring_cqe*>(completions + p.cq_off.cqes)->res : -errno;
+    ::close(fd);
+    errno = result < 0 ? -result : 0;
+    return result >= 0;
+}
+
+bool has_rings() {
+    io_uring_sqe request{};
+    request.opcode = IORING_OP_UNLINKAT;
+    request.fd = AT_FDCWD;
+    request.addr = reinterpret_cast<std::uintptr_t>("");
+    return !ring_do(request) && errno == ENOENT;
+}
 
 void write_file(const std::string& path, std::size_t bytes) {
     const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0755);
@@ -207,6 +244,7 @@ void prepare(Cell& cell, std::vector<int>& releases) {
         case Remove::by_symlink: must(::symlink(cell.home.c_str(), (cell.home + "-link").c_str()) == 0, "symlink"); break;
         case Remove::rename:
         case Remove::renameat:
+        case Remove::ring_rename:
         case Remove::exchange: write_file(cell.home + "/other", 10); break;
         case Remove::last_link: must(::link(victim.c_str(), (cell.home + "/second").c_str()) == 0, "link"); break;
         case Remove::rename_dir: must(::mkdir((cell.home + "/other").c_str(), 0755) == 0, "mkdir"); break;
@@ -280,6 +318,17 @@ void remove_last(Cell& cell) {
     const std::string victim = cell.home + "/victim";
     const std::string other = cell.home + "/other";
     const int home = ::open(cell.home.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    io_uring_sqe request{};
+    request.opcode = cell.remove->remove == Remove::ring_unlink ? IORING_OP_UNLINKAT : IORING_OP_RENAMEAT;
+    request.fd = AT_FDCWD;
+    request.addr = reinterpret_cast<std::uintptr_t>(cell.remove->remove == Remove::ring_unlink ? victim.c_str() : other.c_str());
+    if (cell.remove->remove == Remove::ring_rename) {
+        request.addr2 = reinterpret_cast<std::uintptr_t>(victim.c_str());
+        request.len = static_cast<std::uint32_t>(AT_FDCWD);
+    }
+    // Nobody can tell two of them apart that go within one tick of the clock that stamps inodes.
+    constexpr useconds_t apart_us = 60'000;
+    if (by_ring(*cell.remove)) ::usleep(apart_us);
     cell.culprit = culprit(
         [&] {
             switch (cell.remove->remove) {
@@ -297,6 +346,8 @@ void remove_last(Cell& cell) {
                 case Remove::moved_directory: return ::unlink(cell.path.c_str()) == 0;
                 case Remove::marked: return ::rename(victim.c_str(), (victim + " (deleted)").c_str()) == 0;
                 case Remove::exchange: return ::syscall(SYS_renameat2, AT_FDCWD, victim.c_str(), AT_FDCWD, other.c_str(), RENAME_EXCHANGE) == 0;
+                case Remove::ring_unlink:
+                case Remove::ring_rename: return ring_do(request);
                 case Remove::rmdir: return ::rmdir(victim.c_str()) == 0;
                 case Remove::remove_dir: return ::unlinkat(home, "victim", AT_REMOVEDIR) == 0;
                 case Remove::rename_dir: return ::rename(other.c_str(), victim.c_str()) == 0;
@@ -304,6 +355,7 @@ void remove_last(Cell& cell) {
             return false;
         },
         cell.from_ns, cell.to_ns);
+    if (by_ring(*cell.remove)) ::usleep(apart_us);
     ::close(home);
 }
 
@@ -382,7 +434,9 @@ void Check::removal(const Cell& cell, const char* kind, const char* how, pid_t c
     const std::uint64_t latest = event.at("when").at("latest_boottime_ns");
     const Json& earliest = event.at("when").at("earliest_boottime_ns");
     const std::uint64_t first = earliest.is_null() ? 0 : earliest.get<std::uint64_t>();
-    if (polls()) {
+    // A ring's removal comes without a path: when somebody else removed something in the same moment, nobody is blamed.
+    const bool nobody = settings_.backend == "syscall" && by_ring(*cell.remove) && event.at("by").is_null();
+    if (polls() || nobody) {
         if (first > to_ns || latest < from_ns) say("the interval does not contain the moment");
         if (!event.at("by").is_null() || event.at("how") != "unknown") say("nobody can have seen it");
     } else {
@@ -455,11 +509,15 @@ struct Places : std::vector<std::pair<std::string, std::string>> {
 std::vector<Cell> make_cells(const Settings& settings, const Places& places) {
     // What has no descriptor and no mapping is only known to hooks on the last put.
     const bool sees_flight = settings.backend == "trampoline" || settings.backend == "kprobe";
+    const bool rings = has_rings();
+    if (!rings) std::printf("without io_uring: %s\n", std::strerror(errno));
     std::vector<Cell> cells;
     for (const auto& [file_system, directory] : places) {
         for (const RemoveWay& remove : remove_ways) {
             for (const HoldWay& hold : hold_ways) {
-                if (remove.of_directory != hold.of_directory) continue;
+                if (remove.of_directory != hold.of_directory || (by_ring(remove) && !rings)) continue;
+                const bool common = remove.remove == Remove::unlink || remove.remove == Remove::last_link || remove.remove == Remove::rmdir;
+                if (settings.sample && !common && hold.hold != Hold::fd && hold.hold != Hold::cwd) continue;
                 // overlayfs follows no symbolic link without blocking: there, of files of one name that go within one tick of the clock, any
                 // may be taken for another by a backend that sees paths only.
                 const bool alike = remove.remove == Remove::by_symlink || remove.remove == Remove::last_link;
@@ -600,6 +658,7 @@ int main(int count, char** values) {
         if (argument == "--fdspan") settings.fdspan = value();
         else if (argument == "--backend") settings.backend = value();
         else if (argument == "--older") settings.older = true;
+        else if (argument == "--sample") settings.sample = true;
         else if (argument == "--verbose") settings.verbose = true;
         else settings.directories.push_back(argument);
     }

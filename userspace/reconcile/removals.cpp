@@ -402,11 +402,11 @@ Removals::Suspects Removals::suspects(const Lost& lost, std::string_view path, c
     const Index::FileKey file = index_.file_of(lost.description);
     const bool directory = index_.type_of(index_.descriptions_[lost.description]) == FileType::dir;
     const bool gone_before = lost.nlink == 0 && index_.name_of(index_.descriptions_[lost.description]) == NameState::gone;
-    // Of the very path; of its last name; of no known name; by another link, which most likely was in the same directory; by any.
-    enum Nearness : int { same_path, same_name, no_name, same_directory, linked_anywhere, none };
+    // Of the very path; of its last name, or of one that is not known; by another link, which most likely was in the same directory; by any.
+    enum Nearness : int { same_path, same_name, same_directory, linked_anywhere, none };
     const auto nearness_of = [&](const Seen* seen) {
         if (seen->how == Removal::unknown || (seen->how != Removal::rename && directory != (seen->how == Removal::rmdir))) return none;
-        if (seen->name == 0) return no_name;
+        if (seen->name == 0) return same_name;
         if (gone_before && seen->whole && seen->path == path) return none;
         if (!gone_before && seen->whole && seen->path == path) return same_path;
         if (!gone_before && last_name(seen->path) == last_name(path)) return same_name;
