@@ -345,6 +345,17 @@ TEST_CASE("of a chain of renames each takes the file that stood there then, alth
     CHECK(feed.take_told() == Lines{"deleted b rename by 101", "deleted c rename by 102", "deleted c unlink by 103"});
 }
 
+TEST_CASE("a file in use that a client of NFS renames instead of unlinking it has lost its name") {
+    RemovingForReal feed;
+    feed.make("a/victim");
+    feed.hold("a/victim");
+    feed.unlinked(101, feed.rename("a/victim", "a/.nfs0000000000c0ffee00000001"), "a/victim");
+    CHECK(feed.take_told() == Lines{"unlinked a/victim unlink by 101"});
+    feed.unlinked(102, feed.unlink("a/.nfs0000000000c0ffee00000001"), "a/.nfs0000000000c0ffee00000001");
+    feed.settle_all();
+    CHECK(feed.take_told() == Lines{"deleted a/.nfs0000000000c0ffee00000001 unlink by 102"});
+}
+
 TEST_CASE("files that changed places are known by their new names") {
     RemovingForReal feed;
     for (const char* const name : {"a", "b"}) {

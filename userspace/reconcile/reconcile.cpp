@@ -465,16 +465,20 @@ std::uint32_t Reconciler::description_of(const Reference& row, bool file_only) {
     facts.flags_known = (row.valid & field_fdinfo) != 0;
     facts.label_by_ino = index_.is_label_of(text, row.type, row.ino);
     if (!facts.label_by_ino) facts.path = index_.paths_.intern(text);
+    // overlayfs' files have two descriptions, one of what runs and one of what is mapped: both lose the name in one event.
+    const bool pending = std::any_of(lost_names_.begin(), lost_names_.end(), [&](const Removals::Lost& lost) {
+        return lost.nlink != 0 && index_.file_of(lost.description) == Index::FileKey{dev, row.ino};
+    });
     // Held by somebody new to the index, who had it before somebody was seen taking its name.
     const bool unlinked = facts.name == NameState::gone && facts.stat_known && options_.announce && options_.removals != nullptr &&
                           options_.removals->find_exactly(row.dev, row.ino, text, std::max(previous_ns_, facts.opened.earliest_ns)) &&
-                          index_.set_links(row.dev, row.ino, row.nlink, snapshot_.began_ns) == 0;
+                          (pending || index_.set_links(row.dev, row.ino, row.nlink, snapshot_.began_ns) == 0);
     if (unlinked) facts.name = NameState::named;
     const bool deleted = facts.name == NameState::deleted && facts.stat_known;
     const bool news = deleted && options_.announce && !index_.deleted_.contains({dev, row.ino});
     const std::uint32_t number = index_.add_description(facts);
     if (unlinked) {
-        lost_names_.push_back({number, facts.id, previous_ns_, snapshot_.ended_ns, row.nlink, row.allocated, true});
+        if (!pending) lost_names_.push_back({number, facts.id, previous_ns_, snapshot_.ended_ns, row.nlink, row.allocated, true});
     } else if (news) {
         index_.deleted_[{dev, row.ino}].told = false;
         // How many links it had nobody knows.

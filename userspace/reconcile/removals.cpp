@@ -295,7 +295,7 @@ void Removals::apply(const UnlinkedRecord& record, const EventSink& sink) {
     }
     if (raw.ino != 0) seen.allocated = raw.allocated != FDSPAN_ALLOCATED_BELOW ? std::optional<std::uint64_t>(raw.allocated) : allocated_below(seen);
     if (raw.how == FDSPAN_UNLINK_MOVED) {
-        moved_known(raw);
+        moved_known(raw, seen, sink);
         moved_ns_ = std::max(moved_ns_, seen.at_ns);
         return;
     }
@@ -407,7 +407,7 @@ Removals::Suspects Removals::suspects(const Lost& lost, std::string_view path, c
     const auto nearness_of = [&](const Seen* seen) {
         if (seen->how == Removal::unknown || (seen->how != Removal::rename && directory != (seen->how == Removal::rmdir))) return none;
         if (seen->name == 0) return same_name;
-        if (gone_before && seen->whole && seen->path == path) return none;
+        if (gone_before && (seen->took || (seen->whole && index_.paths_.equals(index_.descriptions_[lost.description].path, seen->path)))) return none;
         if (!gone_before && seen->whole && seen->path == path) return same_path;
         if (!gone_before && last_name(seen->path) == last_name(path)) return same_name;
         if (!lost.linked || lost.nlink != 0) return none;
@@ -437,11 +437,14 @@ Removals::Suspects Removals::suspects(const Lost& lost, std::string_view path, c
 }
 
 // False: who did it may show yet.
-bool Removals::tell(const Lost& lost, Stage stage, const EventSink& sink) {
-    const Index::Description& description = index_.descriptions_[lost.description];
-    if ((description.bits & Index::in_use) == 0 || description.id != lost.id) return true;
-    const Index::FileKey file = index_.file_of(lost.description);
-    const auto look = look_at_file(lost.description, true);
+bool Removals::tell(const Lost& seen, Stage stage, const EventSink& sink) {
+    const Index::Description& description = index_.descriptions_[seen.description];
+    if ((description.bits & Index::in_use) == 0 || description.id != seen.id) return true;
+    const Index::FileKey file = index_.file_of(seen.description);
+    const auto look = look_at_file(seen.description, true);
+    Lost lost = seen;
+    // A snapshot reads the name and the links of a file one after the other: it may have lost the last one in between, or since.
+    if (look && look->stx.stx_nlink == 0) lost.nlink = 0;
     // Where the name was when it went.
     std::string path;
     if (look && look->text.ends_with(deleted_mark)) path.assign(look->text, 0, look->text.size() - deleted_mark.size());
@@ -507,7 +510,7 @@ Removals::Verdict Removals::judge(std::uint32_t number, Seen& seen, bool final, 
         if (!tell(last, Stage::settled, sink)) lost_.push_back(last);
         return Verdict::found;
     }
-    if (directory || !named || look->text != unlinked) return Verdict::other;
+    if (directory || !named || (look->text != unlinked && !procfs::is_silly_name(look->text))) return Verdict::other;
     seen.took = file;
     index_.note_unlinked(number, look->stx.stx_nlink, note, sink);
     return Verdict::found;
@@ -683,14 +686,23 @@ void Removals::relabel_moved(std::uint32_t number, const std::string& to) {
     else (void)relabel(number);
 }
 
-void Removals::moved_known(const fdspan_unlinked& raw) {
+void Removals::moved_known(const fdspan_unlinked& raw, Seen& seen, const EventSink& sink) {
     const Index::FileKey file{raw.dev, raw.ino};
     std::vector<std::uint32_t> affected;
     for (std::uint32_t number = index_.by_inode_.head(Index::file_hash(file.dev, file.ino));
          number != Index::none && affected.size() < max_relabelled; number = index_.descriptions_[number].next_by_inode) {
         if (index_.file_of(number) == file) affected.push_back(number);
     }
-    for (const std::uint32_t number : affected) (void)relabel(number);
+    for (const std::uint32_t number : affected) {
+        const auto look = look_at(number, true);
+        const Index::Description& description = index_.descriptions_[number];
+        if (look && procfs::is_silly_name(look->text) && !procfs::is_silly_name(index_.paths_.name(description.path.name))) {
+            // An unlink, really, that a client of NFS makes of a file in use.
+            seen.how = Removal::unlink;
+            index_.note_unlinked(number, look->stx.stx_nlink, note_of(seen), sink);
+        }
+        (void)relabel(number);
+    }
     // What is below it is not known by its inode.
     if (S_ISDIR(raw.mode)) paths_are_stale_ = true;
 }

@@ -121,13 +121,13 @@ private:
     [[nodiscard]] Suspects suspects(const Lost& lost, std::string_view path, const std::optional<Look>& look, bool anywhere);
     // Of what is told: only what is beyond doubt; what removals of that time show, all being known; or whatever is known now.
     enum class Stage : std::uint8_t { sure, settled, last };
-    [[nodiscard]] bool tell(const Lost& lost, Stage stage, const EventSink& sink);
+    [[nodiscard]] bool tell(const Lost& seen, Stage stage, const EventSink& sink);
     [[nodiscard]] std::optional<Look> look_at(std::uint32_t description, bool text) const;
     [[nodiscard]] std::optional<Look> look_at_file(std::uint32_t description, bool text) const;
     void moved(const GivenPath& from, const Seen& to, bool exchange);
     void moved_below(const std::string& from, const std::string* to);
     void relabel_moved(std::uint32_t description, const std::string& to);
-    void moved_known(const fdspan_unlinked& raw);
+    void moved_known(const fdspan_unlinked& raw, Seen& seen, const EventSink& sink);
     void relabel_deleted(const std::vector<std::uint32_t>& descriptions, std::uint32_t held, std::string_view text);
     [[nodiscard]] static std::string resolve(const GivenPath& place);
     [[nodiscard]] static std::optional<std::string> without_links(std::string_view path);
