@@ -197,9 +197,14 @@ std::vector<Cell> make_cells(const std::string& folder) {
     return cells;
 }
 
-void check_cells(const std::vector<Cell>& cells, const DeletedAnswer& deleted) {
+// A sanitizer's runtime has deleted files of its own.
+std::size_t count_below(const std::string& folder, const DeletedAnswer& deleted) {
+    return static_cast<std::size_t>(std::count_if(deleted.files.begin(), deleted.files.end(), [&](const DeletedFile& file) { return file.path.starts_with(folder); }));
+}
+
+void check_cells(const std::string& folder, const std::vector<Cell>& cells, const DeletedAnswer& deleted) {
     const Snapshot& snapshot = deleted.answer.snapshot;
-    CHECK(deleted.files.size() == cells.size());
+    CHECK(count_below(folder, deleted) == cells.size());
     for (const Cell& cell : cells) {
         INFO(cell.path);
         const auto file = std::find_if(deleted.files.begin(), deleted.files.end(), [&](const DeletedFile& known) { return known.path == cell.path; });
@@ -239,13 +244,13 @@ void check_file_system(const std::string& folder) {
         REQUIRE(deleted);
         INFO("through " << deleted->answer.snapshot.source);
         CHECK(deleted->answer.snapshot.source == (backend == Backend::procfs ? "procfs" : "bpf"));
-        check_cells(cells, *deleted);
+        check_cells(folder, cells, *deleted);
     }
     // Without asking for them, files that have a link left are no deleted files.
     request.gone = false;
     auto deleted = find_deleted(request);
     REQUIRE(deleted);
-    CHECK(deleted->files.size() == cells.size() - std::size(file_holdings));
+    CHECK(count_below(folder, *deleted) == cells.size() - std::size(file_holdings));
 }
 
 // Unmounts at the end of its scope.
@@ -304,7 +309,9 @@ TEST_CASE("Whatever is deleted in whichever way is found by whatever holds it: o
         REQUIRE(deleted);
         INFO("through " << deleted->answer.snapshot.source);
         std::map<std::string, NameState> states;
-        for (const DeletedFile& file : deleted->files) states[file.path] = file.state;
+        for (const DeletedFile& file : deleted->files) {
+            if (file.path.starts_with(folder / "merged")) states[file.path] = file.state;
+        }
         const std::map<std::string, NameState> expected{{folder / "merged/low", NameState::gone}, {folder / "merged/copied", NameState::deleted}};
         CHECK((states == expected));
     }
