@@ -435,8 +435,11 @@ void Check::removal(const Cell& cell, const char* kind, const char* how, pid_t c
     const std::uint64_t latest = event.at("when").at("latest_boottime_ns");
     const Json& earliest = event.at("when").at("earliest_boottime_ns");
     const std::uint64_t first = earliest.is_null() ? 0 : earliest.get<std::uint64_t>();
-    // A ring's removal comes without a path: when somebody else removed something in the same moment, nobody is blamed.
-    const bool nobody = settings_.backend == "syscall" && by_ring(*cell.remove) && event.at("by").is_null();
+    // A ring's removal comes without a path, and in overlayfs no path is looked up without blocking: when somebody else removed something in
+    // the same moment, nobody is blamed.
+    const bool alike = cell.remove->remove == Remove::by_symlink || cell.remove->remove == Remove::last_link;
+    const bool pathless = by_ring(*cell.remove) || (alike && cell.file_system == "overlay");
+    const bool nobody = settings_.backend == "syscall" && pathless && event.at("by").is_null();
     if (polls() || nobody) {
         if (first > to_ns || latest < from_ns) say("the interval does not contain the moment");
         if (!event.at("by").is_null() || event.at("how") != "unknown") say("nobody can have seen it");
@@ -521,10 +524,6 @@ std::vector<Cell> make_cells(const Settings& settings, const Places& places) {
                 if (remove.of_directory != hold.of_directory || (by_ring(remove) && !rings)) continue;
                 const bool common = remove.remove == Remove::unlink || remove.remove == Remove::last_link || remove.remove == Remove::rmdir;
                 if (settings.sample && !common && hold.hold != Hold::fd && hold.hold != Hold::cwd) continue;
-                // overlayfs follows no symbolic link without blocking: there, of files of one name that go within one tick of the clock, any
-                // may be taken for another by a backend that sees paths only.
-                const bool alike = remove.remove == Remove::by_symlink || remove.remove == Remove::last_link;
-                if (settings.backend == "syscall" && file_system == "overlay" && alike) continue;
                 if (hold.hold == Hold::flight && (!sees_flight || settings.older || remove.remove == Remove::last_link ||
                                                   remove.remove == Remove::after_move || remove.remove == Remove::moved_directory)) {
                     continue;
@@ -580,15 +579,16 @@ int check(const Settings& settings) {
     if (!watch.line(line)) throw std::runtime_error("watch did not start");
     std::vector<Json> events;
     std::atomic<std::size_t> last_releases = 0, deletions = 0, unlinkings = 0, canaries = 0;
+    const std::string canary_path = places.front().second + "/canary";
     std::thread reader([&] {
         try {
             while (watch.line(line)) {
-                const auto says = [&line](const char* what) { return line.find(what) != std::string::npos; };
-                if (says("/canary")) {
+                const auto says = [&line](std::string_view what) { return line.find(what) != std::string::npos; };
+                if (says(canary_path)) {
                     canaries += says("\"event\":\"deleted\"");
                     continue;
                 }
-                const bool ours = says("fdspan-deletions");
+                const bool ours = std::any_of(places.directories.begin(), places.directories.end(), says);
                 if (ours && says("held_deleted_ns")) ++last_releases;
                 if (ours && says("\"event\":\"deleted\"")) ++deletions;
                 if (ours && says("\"event\":\"unlinked\"")) ++unlinkings;
@@ -605,11 +605,11 @@ int check(const Settings& settings) {
     // What was deleted after everything else is told after it: nothing more of that is under way then.
     std::size_t canary = 0;
     const auto catch_up = [&] {
-        const std::string path = places.front().second + "/canary";
-        const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-        must(fd >= 0, path.c_str());
+        const char* const path = canary_path.c_str();
+        const int fd = ::open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        must(fd >= 0, path);
         if (polls) ::usleep(1'000'000);  // a poll has to see it first
-        must(::unlink(path.c_str()) == 0, path.c_str());
+        must(::unlink(path) == 0, path);
         wait_for(canaries, ++canary);
         ::close(fd);
         ::usleep(1'500'000);  // what is told once is not told again; and for what need not be told, though it mostly is

@@ -349,6 +349,7 @@ std::optional<std::string> Removals::without_links(std::string_view path) {
 bool Removals::find_resolved(Seen& seen, const EventSink& sink) {
     if (!seen.whole || seen.name == 0 || named(seen.path, Where::anywhere).empty()) return false;
     auto real = without_links(seen.path);
+    seen.real = real.has_value();
     if (!real || *real == seen.path) return false;
     seen.path = std::move(*real);
     return find_at_path(seen, false, sink);
@@ -402,16 +403,16 @@ Removals::Suspects Removals::suspects(const Lost& lost, std::string_view path, c
     const Index::FileKey file = index_.file_of(lost.description);
     const bool directory = index_.type_of(index_.descriptions_[lost.description]) == FileType::dir;
     const bool gone_before = lost.nlink == 0 && index_.name_of(index_.descriptions_[lost.description]) == NameState::gone;
-    // Of the very path; of its last name, or of one that is not known; by another link, which most likely was in the same directory; by any.
-    enum Nearness : int { same_path, same_name, same_directory, linked_anywhere, none };
+    // Of the very path; by a path that may lead there, or by another link, which most likely was in the same directory; by any link.
+    enum Nearness : int { same_path, may_lead_there, linked_anywhere, none };
     const auto nearness_of = [&](const Seen* seen) {
         if (seen->how == Removal::unknown || (seen->how != Removal::rename && directory != (seen->how == Removal::rmdir))) return none;
-        if (seen->name == 0) return same_name;
+        if (seen->name == 0) return may_lead_there;
         if (gone_before && (seen->took || (seen->whole && index_.paths_.equals(index_.descriptions_[lost.description].path, seen->path)))) return none;
         if (!gone_before && seen->whole && seen->path == path) return same_path;
-        if (!gone_before && last_name(seen->path) == last_name(path)) return same_name;
+        if (!gone_before && !seen->real && last_name(seen->path) == last_name(path)) return may_lead_there;
         if (!lost.linked || lost.nlink != 0) return none;
-        return dir_of(seen->path) == dir_of(path) ? same_directory : linked_anywhere;
+        return dir_of(seen->path) == dir_of(path) ? may_lead_there : linked_anywhere;
     };
     const auto nearest = [&](std::uint64_t from_ns, std::uint64_t to_ns, Nearness farthest) {
         Nearness best = none;
@@ -430,9 +431,10 @@ Removals::Suspects Removals::suspects(const Lost& lost, std::string_view path, c
     const bool looked = look && (look->stx.stx_nlink == lost.nlink || directory);
     const std::uint64_t changed = looked ? changed_ns(look->stx) : 0;
     const bool stamped = changed >= lost.named_ns && changed <= lost.seen_ns;
-    if (stamped && nearest(changed - clock_tolerance_ns, changed + stamp_to_record_ns, anywhere ? linked_anywhere : same_directory)) return all;
-    // The stamp of a file that may have had another name may be of its removal. Else it was changed since by who holds it.
-    if (!stamped || !lost.linked) nearest(lost.named_ns, lost.seen_ns + settling_ns, same_name);
+    if (stamped && nearest(changed - clock_tolerance_ns, changed + stamp_to_record_ns, anywhere ? linked_anywhere : may_lead_there)) return all;
+    // The stamp of a file that may have had another name may be of its removal. Else it was changed since, by who holds it.
+    const std::uint64_t latest = looked ? std::min(lost.seen_ns, changed) : lost.seen_ns;
+    if (!stamped || !lost.linked) nearest(lost.named_ns, latest + stamp_to_record_ns, may_lead_there);
     return all;
 }
 

@@ -90,6 +90,7 @@ private:
         std::string path;        // what was removed, as well as it is known: dots resolved, symbolic links not
         std::uint64_t name = 0;  // hash of its last component; 0: any
         bool whole = false;      // the path is whole
+        bool real = false;       // … and has no symbolic link in it, as seen from here
         std::optional<Index::FileKey> took;  // the file that it is known to have taken a name of: of no other one then
         mutable std::string cgroup_path;
         mutable RemovalNote::By by;
