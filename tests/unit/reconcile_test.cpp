@@ -491,6 +491,22 @@ TEST_CASE("the same file with another exact time is another descriptor in its pl
     CHECK(pair.rows() == Lines{"10/3 /a @1500"});
 }
 
+TEST_CASE("a description that took the place of another one ends that in its later slots, once") {
+    Pair pair;
+    pair.silently(Rows(1000, 1100).process(10, early, {{3, "/a", 71, Interval::exact(500), Interval::exact(500)},
+                                                       {5, "/b", 72, Interval::exact(600), Interval::exact(600)},
+                                                       {6, "/b", 72, Interval::exact(700), Interval::exact(600)}}));
+    // The struct file of 5 and 6 is used again, in slot 3.
+    pair.meet(Rows(2000, 2100).process(10, early, {{3, "/c", 72, Interval::exact(1500), Interval::exact(1500)}}));
+    CHECK(pair.rows() == Lines{"10/3 /c @1500"});
+    pair.meet(Rows(3000, 3100).process(10, early, {{3, "/c", 72, Interval::exact(1500), Interval::exact(1500)},
+                                                   {4, "/d", 74, Interval::exact(2500), Interval::exact(2500)},
+                                                   {5, "/e", 75, Interval::exact(2600), Interval::exact(2600)}}));
+    CHECK(pair.rows() == Lines{"10/3 /c @1500", "10/4 /d @2500", "10/5 /e @2600"});
+    pair.meet(Rows(4000, 4100).process(10, early, {}));
+    CHECK(pair.rows() == Lines{});
+}
+
 TEST_CASE("after a loss, ends that are only implied are bounded until a snapshot follows") {
     Pair pair;
     pair.silently(Rows(1000, 1100).process(10, early, {{3, "/a", 71, early, early}}).process(20, early, {{3, "/a", 71, early, early}}));

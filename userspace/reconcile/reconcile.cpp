@@ -345,7 +345,10 @@ void Reconciler::one_table(std::uint32_t process, pid_t tid, Group rows, const I
 
     Row* row = rows.begin;
     auto slot = slots.begin();
-    while (row != rows.end || slot != slots.end()) {
+    while (true) {
+        // A row whose description took the place of another one has ended that in all its slots.
+        while (slot != slots.end() && !index_.slot(table, slot->first, slot->second)) ++slot;
+        if (row == rows.end && slot == slots.end()) break;
         if (slot == slots.end() || (row != rows.end && (*row)->fd < slot->first)) {
             const Reference& added = **row++;
             if (const std::uint64_t ended_ns = ended_at(table, added.fd, added); ended_ns != 0) {
