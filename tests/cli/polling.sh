@@ -17,9 +17,9 @@ contains() {
 narrow() { # INTERVAL NOT_BEFORE WHAT
     jq -e --argjson least "$2" '.earliest_boottime_ns != null and .earliest_boottime_ns >= $least' <<<"$1" >/dev/null || fail "$3: no poll since $2 counts: $1"
 }
-until_told() { # KIND FILE
+until_told() { # KIND FILE [PID]
     for _ in $(seq 600); do
-        [ -n "$(event "$1" "$2")" ] && return
+        [ -n "$(event "$@")" ] && return
         sleep 0.1
     done
 }
@@ -42,7 +42,7 @@ for i in 1 2 3 4 5; do
     sleep 0.13
 done
 lived=$(boottime_ns)
-until_told opened "$work/lasting"
+until_told opened "$work/lasting" $$ # the short lives inherit it
 deleting=$(boottime_ns)
 rm "$work/deleted"
 deleted=$(boottime_ns)
@@ -50,7 +50,7 @@ until_told deleted "$work/deleted"
 closing=$(boottime_ns)
 exec 7<&- 6<&-
 closed=$(boottime_ns)
-until_told closed "$work/lasting"
+until_told closed "$work/lasting" $$
 kill "$watcher"
 wait "$watcher" 2>/dev/null
 head -1 "$work/events" | jq -e '.event == "started" and .backend == "procfs"' >/dev/null || fail "started: $(head -1 "$work/events")"
