@@ -49,7 +49,7 @@ constexpr std::uint64_t early_reconcile_share = 10;
 // The kernel's own counters, which take a syscall for each program.
 constexpr std::uint64_t look_interval_ns = 500'000'000;
 
-// Before a snapshot is reconciled the ring is emptied; under steady fire not for ever.
+// Before verify() compares, it mends what a tracker would mend by itself; under steady fire not for ever.
 constexpr std::size_t catch_up_records = 65536;
 constexpr int max_catch_up_rounds = 64;
 constexpr int max_spoilt_rounds = 20;

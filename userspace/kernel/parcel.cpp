@@ -21,7 +21,22 @@ struct Head {
     std::uint32_t word_bytes = 0;
 };
 
-using Control = std::array<char, CMSG_SPACE(max_descriptors * sizeof(int))>;
+// The message that a parcel begins with: its head, and room for the descriptors.
+struct Opening {
+    Head head;
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(max_descriptors * sizeof(int))> control{};
+    iovec part{&head, sizeof head};
+    msghdr message{};
+
+    explicit Opening(std::size_t descriptors) {
+        message.msg_iov = &part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.data();
+        message.msg_controllen = CMSG_SPACE(descriptors * sizeof(int));
+    }
+    Opening(const Opening&) = delete;  // the message points into it
+    Opening& operator=(const Opening&) = delete;
+};
 
 // A socket may be non-blocking; half a parcel is no use to anybody.
 template <class Transfer>
@@ -57,35 +72,24 @@ Result<void> Parcel::send(int socket) const {
     }
     if (fds.empty() || fds.size() > max_descriptors || words.size() > max_word_bytes) return fail(E2BIG, "too much to hand over");
 
-    Head head;
-    head.descriptors = static_cast<std::uint32_t>(fds.size());
-    head.word_bytes = static_cast<std::uint32_t>(words.size());
-    iovec part{&head, sizeof head};
-    alignas(cmsghdr) Control control{};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = CMSG_SPACE(fds.size() * sizeof(int));
+    Opening opening(fds.size());
+    opening.head.descriptors = static_cast<std::uint32_t>(fds.size());
+    opening.head.word_bytes = static_cast<std::uint32_t>(words.size());
+    msghdr& message = opening.message;
     cmsghdr* const rights = CMSG_FIRSTHDR(&message);
     rights->cmsg_level = SOL_SOCKET;
     rights->cmsg_type = SCM_RIGHTS;
     rights->cmsg_len = CMSG_LEN(fds.size() * sizeof(int));
     std::memcpy(CMSG_DATA(rights), fds.data(), fds.size() * sizeof(int));
-    if (auto done = whole(socket, POLLOUT, sizeof head, [&](std::size_t) { return ::sendmsg(socket, &message, MSG_NOSIGNAL); }); !done) return done;
+    if (auto done = whole(socket, POLLOUT, sizeof opening.head, [&](std::size_t) { return ::sendmsg(socket, &message, MSG_NOSIGNAL); }); !done) return done;
     return whole(socket, POLLOUT, words.size(),
                  [&](std::size_t from) { return ::send(socket, words.data() + from, words.size() - from, MSG_NOSIGNAL); });
 }
 
 Result<Parcel> Parcel::receive(int socket) {
-    Head head;
-    iovec part{&head, sizeof head};
-    alignas(cmsghdr) Control control{};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
+    Opening opening(max_descriptors);
+    const Head& head = opening.head;
+    msghdr& message = opening.message;
     ssize_t got = -1;
     do got = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
     while (got < 0 && errno == EINTR);

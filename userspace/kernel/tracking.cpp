@@ -131,6 +131,14 @@ bool kernel_preempts() {
     return text.find("(none)") == std::string::npos && text.find("(voluntary)") == std::string::npos;
 }
 
+TrackingBackend backend_of(const fdspan_settings& settings) {
+    switch (settings.backend) {
+        case FDSPAN_HOOKS_TRAMPOLINE: return TrackingBackend::trampoline;
+        case FDSPAN_HOOKS_KPROBE: return TrackingBackend::kprobe;
+        default: return TrackingBackend::syscall;
+    }
+}
+
 constexpr std::string_view link_prefix = "link_";
 constexpr std::uint32_t max_scope_processes = 65536;
 
@@ -606,9 +614,7 @@ Result<void> Tracking::State::adopt(Parcel& parcel) {
     }
     if (auto done = map_settings(); !done) return done;
     if (settings.data->version != FDSPAN_MAPS_VERSION) return fail(EPROTO, "what was handed over is of another version of the library");
-    options.backend = settings.data->backend == FDSPAN_HOOKS_TRAMPOLINE ? TrackingBackend::trampoline
-                      : settings.data->backend == FDSPAN_HOOKS_KPROBE   ? TrackingBackend::kprobe
-                                                                        : TrackingBackend::syscall;
+    options.backend = backend_of(*settings.data);
     return open_ring(ring_fd);
 }
 
@@ -775,9 +781,7 @@ Result<std::optional<PinnedTracking>> PinnedTracking::open(const std::string& di
         return fail(EPROTO, "the tracking pinned in " + directory +
                                 " was armed by another version of fdspan; run `fdspan disarm` and `fdspan arm`");
     }
-    pinned.backend_ = settings.backend == FDSPAN_HOOKS_TRAMPOLINE ? TrackingBackend::trampoline
-                      : settings.backend == FDSPAN_HOOKS_KPROBE   ? TrackingBackend::kprobe
-                                                                    : TrackingBackend::syscall;
+    pinned.backend_ = backend_of(settings);
     pinned.tracking_since_ns_ = settings.tracking_since_ns;
     pinned.census_ns_ = settings.census_ns;
     return std::optional<PinnedTracking>(std::move(pinned));
