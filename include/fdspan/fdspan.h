@@ -11,9 +11,9 @@
  *   different threads at once. The library has no threads of its own and no global state.
  * - After fork(2), every function but those that close and free returns -ECHILD for a handle of the parent.
  * - From inside a callback of a tracker, every function on that tracker and its cursors returns -EBUSY.
- * - Structs that the caller fills begin with `size`, set to sizeof(struct …), and are otherwise zeroed. A size that no
- *   version of the struct had is -EINVAL; a tail that this library does not know and that is not zero is -E2BIG. Structs
- *   that the library fills only grow at their end.
+ * - Structs that the caller fills begin with `size`, set to sizeof(struct …), and are otherwise zeroed. A size below that
+ *   of its first version is -EINVAL; a tail that this library does not know and that is not zero, or a size above 4096, is
+ *   -E2BIG. Structs that the library fills only grow at their end. A list has at most 65536 members; more are -E2BIG.
  * - Strings are bytes as the kernel has them (no encoding is promised), end in NUL, and are "" rather than NULL where
  *   nothing is known.
  * - Times are CLOCK_BOOTTIME in nanoseconds; the one exception says so.

@@ -3,7 +3,8 @@
 // fdspan.hpp: C++20 over fdspan.h, header-only, so that no type of the standard library crosses the library's boundary.
 //
 // Every class owns one handle, can be moved and not copied, and is used by one thread at a time. What fdspan.h says of a function holds for the member of
-// that name; a negative errno becomes std::system_error. A callback may throw: the exception comes out of the call that called back.
+// that name; a negative errno becomes std::system_error. A callback may throw: the exception comes out of the call that called back; and it may destroy
+// its tracker, which the call then ends with ECANCELED. What was moved from can be destroyed and assigned to; all else throws EINVAL.
 // fdspan(7) explains the words and the model of time.
 #ifndef FDSPAN_FDSPAN_HPP
 #define FDSPAN_FDSPAN_HPP
@@ -237,25 +238,25 @@ public:
 
     // Gives at most `max_events` events to `callback`; returns how many.
     int process(const EventCallback& callback, std::uint32_t max_events = 1000) {
-        shared_->event = &callback;
+        // A callback may destroy this tracker.
+        const std::shared_ptr<Shared> shared = shared_;
+        const bool outermost = shared && shared->event == nullptr;
+        if (outermost) shared->event = &callback;
         const int code = ::fdspan_process(handle_.get(), max_events);
-        shared_->event = nullptr;
-        shared_->rethrow();
-        return detail::check(code, "fdspan_process");
+        if (outermost) shared->event = nullptr;
+        return finish(shared, code, "fdspan_process");
     }
 
     // Fills the buffer in place of what was in it; returns how many events are in it now.
     int read_events(EventBuffer& buffer) {
-        const int code = ::fdspan_read_events(handle_.get(), buffer.native());
-        shared_->rethrow();
-        return detail::check(code, "fdspan_read_events");
+        const std::shared_ptr<Shared> shared = shared_;
+        return finish(shared, ::fdspan_read_events(handle_.get(), buffer.native()), "fdspan_read_events");
     }
 
     // Makes the index equal to a snapshot now.
     void resync() {
-        const int code = ::fdspan_resync(handle_.get());
-        shared_->rethrow();
-        detail::check(code, "fdspan_resync");
+        const std::shared_ptr<Shared> shared = shared_;
+        finish(shared, ::fdspan_resync(handle_.get()), "fdspan_resync");
     }
 
     // Rows of the index.
@@ -281,7 +282,7 @@ public:
 
 private:
     template <class Open>
-    Tracker(Options options, const char* what, Open&& open) : shared_(std::make_unique<Shared>()) {
+    Tracker(Options options, const char* what, Open&& open) : shared_(std::make_shared<Shared>()) {
         shared_->log = std::move(options.log);
         detail::NativeOptions native(options);
         ::fdspan_options& with = native.with;
@@ -292,8 +293,7 @@ private:
         ::fdspan_tracker* handle = nullptr;
         const int code = open(with, &handle);
         handle_.reset(handle);
-        shared_->rethrow();
-        detail::check(code, what);
+        finish(shared_, code, what);
     }
 
     // What the callbacks need; does not move when the tracker does. An exception waits here until the C library is left.
@@ -319,11 +319,12 @@ private:
                 if (!self->thrown) self->thrown = std::current_exception();
             }
         }
-        void rethrow() {
-            if (thrown) std::rethrow_exception(std::exchange(thrown, nullptr));
-        }
     };
-    std::unique_ptr<Shared> shared_;
+    static int finish(const std::shared_ptr<Shared>& shared, int code, const char* what) {
+        if (shared && shared->thrown) std::rethrow_exception(std::exchange(shared->thrown, nullptr));
+        return detail::check(code, what);
+    }
+    std::shared_ptr<Shared> shared_;
     std::unique_ptr<::fdspan_tracker, detail::Deleter<::fdspan_close>> handle_;
 };
 
@@ -371,6 +372,15 @@ public:
 private:
     std::unique_ptr<::fdspan_snapshot, detail::Deleter<::fdspan_snapshot_free>> handle_;
 };
+
+// Copies what `held` names, the fields of a row, into the descriptor `target`; fdspan_recover() says which.
+inline ::fdspan_recovered recover(::fdspan_recover_options held, int target) {
+    held.size = sizeof(held);
+    ::fdspan_recovered out{};
+    out.size = sizeof(out);
+    detail::check(::fdspan_recover(&held, target, &out), "fdspan_recover");
+    return out;
+}
 
 // What this kernel and these privileges allow.
 [[nodiscard]] inline ::fdspan_capabilities probe() {

@@ -5,7 +5,7 @@
 [ "$(id -u)" -eq 0 ] || { echo "needs root to trace and to become somebody else"; exit 77; }
 chmod 1777 "$work"
 export TMPDIR=$work
-cp "$BIN/contract" "$library" "$work/"
+cp "$BIN/contract" "$BIN/contract_cpp" "$library" "$work/"
 ln -sf libfdspan.so "$work/libfdspan.so.0"
 bpf_cycles=${BPF_CYCLES:-10}
 contract() { LD_LIBRARY_PATH=$work timeout $((400 + 3 * bpf_cycles)) "$@" >"$work/out" 2>"$work/err"; code=$?; }
@@ -18,6 +18,10 @@ contract "$work/contract" auto misuse events callbacks queries filters files cgr
 expect_quiet "the best backend"
 contract "$work/contract" procfs misuse events callbacks queries filters files cgroup fork guest memory
 expect_quiet "procfs"
+for backend in auto procfs; do
+    contract "$work/contract_cpp" $backend
+    expect_quiet "C++, $backend"
+done
 contract "$work/contract" auto blocked
 expect_quiet "a host that blocks"
 # What the C library keeps in each thread's cache counts as used, and says nothing of leaks (mallinfo(3)).

@@ -14,4 +14,5 @@ for standard in c++17 c++20; do
     compile clang++ "$standard" fdspan.h cpp
 done
 compile g++ c++20 fdspan.hpp cpp
+compile clang++ c++20 fdspan.hpp cpp
 finish

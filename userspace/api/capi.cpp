@@ -1,7 +1,6 @@
 // The C interface (fdspan/fdspan.h): checks what it is given, calls the C++ below, lets no exception out.
 #include "fdspan/fdspan.h"
 
-#include <fcntl.h>
 #include <linux/capability.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -39,6 +38,9 @@ namespace {
 constexpr std::size_t max_buffer_events = 65536;
 constexpr std::uint64_t least_memory_bytes = 4U << 20;
 constexpr std::uint64_t least_poll_interval_ns = 10'000'000;
+constexpr std::uint64_t most_interval_ns = 1ULL << 62;  // 146 years: a time from now stays a time
+constexpr std::size_t max_struct_bytes = 4096;          // what claims to be larger is no struct of any version
+constexpr std::size_t max_list = 65536;
 
 // Runs what may throw; nothing but errnos leaves the library.
 template <class Body>
@@ -59,6 +61,7 @@ int guarded(Body&& body) noexcept {
 template <class Struct>
 int take_struct(const Struct* from, std::size_t least, Struct& to) {
     if (from == nullptr || from->size < least) return -EINVAL;
+    if (from->size > max_struct_bytes) return -E2BIG;
     const auto* const bytes = reinterpret_cast<const unsigned char*>(from);
     for (std::size_t i = sizeof(Struct); i < from->size; ++i) {
         if (bytes[i] != 0) return -E2BIG;
@@ -120,6 +123,7 @@ bool is_at_or_below(std::string_view path, std::string_view top) {
 
 int take_list(const int32_t* from, std::size_t count, std::vector<pid_t>& to) {
     if (count != 0 && from == nullptr) return -EINVAL;
+    if (count > max_list) return -E2BIG;
     for (std::size_t i = 0; i < count; ++i) {
         if (from[i] < 1) return -EINVAL;
         to.push_back(from[i]);
@@ -129,6 +133,7 @@ int take_list(const int32_t* from, std::size_t count, std::vector<pid_t>& to) {
 
 int take_list(const char* const* from, std::size_t count, std::vector<std::string>& to) {
     if (count != 0 && from == nullptr) return -EINVAL;
+    if (count > max_list) return -E2BIG;
     for (std::size_t i = 0; i < count; ++i) {
         if (!is_absolute(from[i])) return -EINVAL;
         to.push_back(clean_path(from[i]));
@@ -223,6 +228,7 @@ struct fdspan_tracker {
     }
     [[nodiscard]] bool wanted(const Event& event) const;
     void say_warnings();
+    [[nodiscard]] int fail(const Error& error) const;
     template <class Deliver>
     int take(std::size_t max_events, Deliver&& deliver);
     template <class Body>
@@ -252,8 +258,11 @@ bool fdspan_tracker::wanted(const Event& event) const {
 
 void fdspan_tracker::say_warnings() {
     const std::vector<std::string>& warnings = tracker->warnings();
-    for (; warnings_said < warnings.size(); ++warnings_said) log(FDSPAN_LOG_WARNING, warnings[warnings_said]);
+    // Who closed the tracker from a callback may have freed what the others use.
+    for (; warnings_said < warnings.size() && !close_wanted; ++warnings_said) log(FDSPAN_LOG_WARNING, warnings[warnings_said]);
 }
+
+int fdspan_tracker::fail(const Error& error) const { return close_wanted ? -ECANCELED : log.fail(error); }
 
 // Callbacks of the host run in `body`: what they may not call says so.
 template <class Body>
@@ -268,8 +277,7 @@ int fdspan_tracker::calling_back(Body&& body) {
 
 template <class Deliver>
 int fdspan_tracker::take(std::size_t max_events, Deliver&& deliver) {
-    // A closed descriptor would show only when the tracker next has to change what it waits for.
-    if (::fcntl(tracker->fd(), F_GETFD) < 0) return -errno;
+    if (!tracker->has_its_fd()) return -EBADF;
     std::size_t count = 0;
     for (; count < max_events && !pending.empty() && !close_wanted; ++count) {
         pending.front()->set_sequence(++delivered);
@@ -292,8 +300,8 @@ int fdspan_tracker::take(std::size_t max_events, Deliver&& deliver) {
     };
     const Result<std::size_t> processed = tracker->process(sink, max_events - count);
     say_warnings();
-    if (const auto done = tracker->set_ready(!pending.empty()); !done) return log.fail(done.error());
-    if (!processed) return log.fail(processed.error());
+    if (const auto done = tracker->set_ready(!pending.empty()); !done) return fail(done.error());
+    if (!processed) return fail(processed.error());
     return static_cast<int>(count);
 }
 
@@ -324,9 +332,10 @@ int take_options(const fdspan_options* given, fdspan_options& options, fdspan_tr
     }
     with.paths = made.filter.paths;
     with.types = options.types;
-    if (options.poll_interval_ns != 0) with.poll_interval_ns = options.poll_interval_ns;
+    if (options.poll_interval_ns != 0) with.poll_interval_ns = std::min(options.poll_interval_ns, most_interval_ns);
     if (options.resync_interval_ns != 0) {
-        with.reconcile_interval_ns = options.resync_interval_ns == std::numeric_limits<std::uint64_t>::max() ? 0 : options.resync_interval_ns;
+        with.reconcile_interval_ns =
+            options.resync_interval_ns == std::numeric_limits<std::uint64_t>::max() ? 0 : std::min(options.resync_interval_ns, most_interval_ns);
     }
     if (options.memory_bytes != 0) with.bound_memory(options.memory_bytes);
     return 0;
@@ -452,7 +461,7 @@ int fdspan_resync(fdspan_tracker* tracker) {
     if (tracker == nullptr) return -EINVAL;
     if (const int code = tracker->usable(); code != 0) return code;
     return tracker->calling_back([&]() -> int {
-        if (::fcntl(tracker->tracker->fd(), F_GETFD) < 0) return -errno;
+        if (!tracker->tracker->has_its_fd()) return -EBADF;
         ++tracker->life->generation;
         const auto sink = [&](const Event& event) {
             if (!tracker->wanted(event)) return;
@@ -462,8 +471,8 @@ int fdspan_resync(fdspan_tracker* tracker) {
         };
         const Result<void> done = tracker->tracker->resync(sink);
         tracker->say_warnings();
-        if (const auto ready = tracker->tracker->set_ready(!tracker->pending.empty()); !ready) return tracker->log.fail(ready.error());
-        return done ? 0 : tracker->log.fail(done.error());
+        if (const auto ready = tracker->tracker->set_ready(!tracker->pending.empty()); !ready) return tracker->fail(ready.error());
+        return done ? 0 : tracker->fail(done.error());
     });
 }
 

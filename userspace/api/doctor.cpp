@@ -1,5 +1,6 @@
 #include "api/doctor.hpp"
 
+#include <signal.h>
 #include <sys/statfs.h>
 #include <sys/utsname.h>
 #include <fcntl.h>
@@ -117,10 +118,15 @@ void install_descriptor(bpf_link*) {
 }
 // sched_process_fork fires for threads too, and a thread leaves the host's fork handlers alone.
 void make_task(bpf_link*) {
+    // No signal of the host's may be handled in it.
+    sigset_t all, before;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
         std::thread([] {}).join();
     } catch (const std::system_error&) {  // no task was made, so the probe reports that it never ran
     }
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 // ---- facts -------------------------------------------------------------------------------------------------------------

@@ -621,7 +621,10 @@ Result<std::size_t> Tracker::State::process_procfs(const Sink& sink) {
 }
 
 Tracker::Tracker(std::unique_ptr<State> state) : state_(std::move(state)) {}
-Tracker::~Tracker() = default;
+Tracker::~Tracker() {
+    // It is a host's hands that this descriptor goes through.
+    if (!has_its_fd()) (void)state_->poll.release();
+}
 
 Result<std::unique_ptr<Tracker>> Tracker::open(const TrackerOptions& options) {
     // A mistake of the caller's is no reason to fall back to another backend.
@@ -691,6 +694,15 @@ Result<std::unique_ptr<Tracker>> Tracker::adopt(const TrackerOptions& own, const
 const TrackerOptions& Tracker::options() const { return state_->options; }
 Backend Tracker::backend() const { return state_->backend; }
 int Tracker::fd() const { return state_->poll.get(); }
+
+bool Tracker::has_its_fd() const {
+    const int poll = state_->poll.get(), member = state_->ready.get();
+    epoll_event event{};
+    // A member can't be added again; whatever else has the number by now says something else, or takes it.
+    if (::epoll_ctl(poll, EPOLL_CTL_ADD, member, &event) == 0) (void)::epoll_ctl(poll, EPOLL_CTL_DEL, member, &event);
+    else if (errno == EEXIST) return true;
+    return false;
+}
 
 Result<void> Tracker::set_ready(bool on) {
     std::uint64_t value = 1;

@@ -91,6 +91,8 @@ public:
     [[nodiscard]] const TrackerOptions& options() const;
     // Level-triggered: readable when process() has work. Owned by the tracker.
     [[nodiscard]] int fd() const;
+    // No: somebody closed it, and the number may be another's by now.
+    [[nodiscard]] bool has_its_fd() const;
     // Makes fd() readable although the kernel has no news: for callers that keep events back.
     Result<void> set_ready(bool on);
     // Milliseconds until process() wants to be called although fd() is quiet; -1: never.
