@@ -375,6 +375,7 @@ class Bench:
             "armed (kernel maps only)": self.armed,
             "watch --json, all processes": self.watched,
             "watch --json -p OTHER (excluded)": lambda: self.watched("-p", str(os.getpid())),
+            "watch --json DIR (file elsewhere)": lambda: self.watched(os.path.join(self.directory, "elsewhere")),
         }
         if self.lasting("bpftrace"):
             tracers["bpftrace, three empty programs"] = lambda: self.bpftrace(
@@ -414,7 +415,7 @@ class Bench:
                 goal = goal_text(ratios, 1.5, False)
             elif name.endswith("all processes"):
                 goal = goal_text(ratios, 2.0, False)
-            elif name.endswith("(excluded)") and empty:
+            elif name.endswith(("(excluded)", "elsewhere)")) and empty:
                 limit = round(1.1 * statistics.median([row["ratio"] for row in empty]), 2)
                 goal = goal_text(ratios, limit, False)
             Table.row(name, [row["traced"] for row in rows], ratios, goal)
