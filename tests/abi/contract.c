@@ -20,6 +20,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -1117,6 +1118,57 @@ static void handler(int number)
 	(void)number;
 }
 
+/* A profiler's timer, and hardly a descriptor left. */
+static void part_cramped(void)
+{
+	const char *path = path_of("cramped");
+	int32_t self = getpid();
+	struct seen seen = {.path = path};
+	struct fdspan_options options = options_for(&self, 1);
+	struct fdspan_capabilities machine = {.size = sizeof(machine)};
+	struct fdspan_tracker *tracker;
+	struct sigaction tick = {.sa_handler = handler};
+	struct itimerval often = {{0, 1000}, {0, 1000}}, never = {{0, 0}, {0, 0}};
+	struct rlimit limit, few;
+
+	CHECK_CODE(0, fdspan_probe(&machine, NULL, NULL));
+	options.on_event = on_event;
+	options.event_context = &seen;
+	sigaction(SIGALRM, &tick, NULL); /* without SA_RESTART */
+	setitimer(ITIMER_REAL, &often, NULL);
+	tracker = open_tracker(&options);
+	CHECK(backend == FDSPAN_BACKEND_PROCFS || fdspan_get_backend(tracker) == (int)machine.chosen, "the best backend, in spite of signals: %d", fdspan_get_backend(tracker));
+	int fd = make(path);
+
+	run_until(tracker, &seen.opened, 1);
+	CHECK_CODE(0, fdspan_resync(tracker));
+	CHECK(seen.opened == 1 && count_rows(tracker, (struct fdspan_query){.path = path}) == 1, "an event and a row: %u", seen.opened);
+	setitimer(ITIMER_REAL, &never, NULL);
+	fdspan_close(tracker);
+	close(fd);
+
+	getrlimit(RLIMIT_NOFILE, &limit);
+	options.on_event = NULL;
+	options.on_log = NULL;
+	unsigned before = open_descriptors();
+	int refused = 0;
+
+	for (rlim_t room = 0; room < 90; room += 3) {
+		few = limit;
+		few.rlim_cur = before + room;
+		setrlimit(RLIMIT_NOFILE, &few);
+		int code = fdspan_open(&options, &tracker);
+
+		CHECK(code == 0 || code == -EMFILE, "with room for %u descriptors: %d", (unsigned)room, code);
+		refused += code != 0;
+		CHECK(code != 0 || fdspan_resync(tracker) == 0, "with room for %u descriptors", (unsigned)room);
+		fdspan_close(tracker);
+		setrlimit(RLIMIT_NOFILE, &limit);
+		CHECK(open_descriptors() == before, "with room for %u: %u descriptors, then %u", (unsigned)room, before, open_descriptors());
+	}
+	CHECK(refused > 0, "without any room there is no tracker");
+}
+
 /* The host's own things are as they were. */
 static void part_guest(void)
 {
@@ -1235,6 +1287,8 @@ static void part_handover(void)
 		_exit(!keep_few_capabilities() ? 2 : fdspan_hand_over(&options, ends[0]) == 0 ? 0 : 1);
 	CHECK(setgroups(0, NULL) == 0 && setgid(65534) == 0 && setuid(65534) == 0, "become nobody");
 	CHECK(waitpid(helper, &status, 0) == helper && status == 0, "the helper: %#x", (unsigned)status);
+	if (status != 0)
+		return; /* nothing will ever come */
 
 	mine.on_log = NULL;
 	options = mine;
@@ -1319,6 +1373,8 @@ int main(int argc, char **argv)
 			part_blocked();
 		else if (!strcmp(part, "memory"))
 			part_memory();
+		else if (!strcmp(part, "cramped"))
+			part_cramped();
 		else if (!strcmp(part, "guest"))
 			part_guest();
 		else if (!strcmp(part, "dropped"))

@@ -3,7 +3,7 @@
 [ "$(id -u)" -eq 0 ] || { echo "needs root for a file system of its own"; exit 77; }
 . "$(dirname "$0")/daemon_lib.sh"
 mkdir "$work/small"
-mount -t tmpfs -o size=24m tmpfs "$work/small" || exit 77
+mount -t tmpfs -o size=64m tmpfs "$work/small" || exit 77
 trap 'umount -l "$work/small"; cleanup' EXIT
 database=$work/small/events.db
 
@@ -26,7 +26,7 @@ start_daemon
 spans x-first 100
 until_true "rows before" at_least "$work/*-first-*" 100
 # Until the disk is full, and while it stays so.
-head -c 32M /dev/zero >"$work/small/filler" 2>/dev/null
+head -c 80M /dev/zero >"$work/small/filler" 2>/dev/null
 spans x-full 3000
 until_true "it says that the disk is full" said 'disk is full\|disk I/O error\|unable to open'
 spans x-still 100

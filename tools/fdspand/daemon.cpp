@@ -1,5 +1,6 @@
 #include "daemon.hpp"
 
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
@@ -30,6 +31,8 @@ constexpr std::size_t events_per_batch = 4096;
 constexpr int max_catch_up_rounds = 8;
 // Losses come in swarms: one line a second tells of them.
 constexpr std::uint64_t loss_line_interval_ns = 1'000'000'000;
+// What a storm took of the heap goes back to the system once so much of it is free.
+constexpr std::size_t free_heap_bytes = 16U << 20;
 // A large log that is checked for damage is no reason to be late.
 constexpr std::uint64_t log_patience_ns = 300'000'000;
 
@@ -175,6 +178,7 @@ void Daemon::open_metrics() {
 }
 
 void Daemon::sample() {
+    if (::mallinfo2().fordblks > free_heap_bytes) ::malloc_trim(0);
     monitor_.sample(tracker_->index(), boottime_now_ns());
     metrics_->update({monitor_.figures(), tracker_->index().counts(), tracker_->health(), events_, log_->status(),
                       control_ ? control_->counts() : service::ControlCounts{}, to_string(tracker_->backend()), started_ns_});

@@ -1,6 +1,5 @@
 #include "api/doctor.hpp"
 
-#include <signal.h>
 #include <sys/statfs.h>
 #include <sys/utsname.h>
 #include <fcntl.h>
@@ -95,6 +94,7 @@ ProbeResult try_program(const char* name, const std::function<void(bpf_link*)>& 
         if (is_wanted) wanted = program;
     }
     if (wanted == nullptr) return {Step::open, ENOENT};
+    const SignalsBlocked quiet;
     if (const int result = fdspan_probe_bpf__load(object.skeleton); result != 0) return {Step::load, -result};
     std::unique_ptr<bpf_link, int (*)(bpf_link*)> link(bpf_program__attach(wanted), bpf_link__destroy);
     if (!link) return {Step::attach, errno};
@@ -119,14 +119,11 @@ void install_descriptor(bpf_link*) {
 // sched_process_fork fires for threads too, and a thread leaves the host's fork handlers alone.
 void make_task(bpf_link*) {
     // No signal of the host's may be handled in it.
-    sigset_t all, before;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before);
+    const SignalsBlocked quiet;
     try {
         std::thread([] {}).join();
     } catch (const std::system_error&) {  // no task was made, so the probe reports that it never ran
     }
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 // ---- facts -------------------------------------------------------------------------------------------------------------

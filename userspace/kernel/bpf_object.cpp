@@ -1,9 +1,11 @@
 #include "kernel/bpf_object.hpp"
 
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "base/unique_fd.hpp"
 
@@ -18,6 +20,24 @@ Result<void> may_load_programs() {
     if (program.valid()) return {};
     if (errno == EPERM) return fail(EPERM, "loading BPF programs is not permitted (needs CAP_BPF and CAP_PERFMON, and no lockdown)");
     return fail_errno(errno, "load a BPF program");
+}
+
+SignalsBlocked::SignalsBlocked() {
+    sigset_t all;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before_);
+}
+SignalsBlocked::~SignalsBlocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+Result<void> room_for_descriptors(unsigned count) {
+    std::vector<UniqueFd> taken;
+    taken.reserve(count);
+    while (taken.size() < count) {
+        UniqueFd one(::eventfd(0, EFD_CLOEXEC));
+        if (!one.valid()) return fail(errno, "loading BPF programs takes " + std::to_string(count) + " descriptors, and there are not so many left");
+        taken.push_back(std::move(one));
+    }
+    return {};
 }
 
 Result<Btf> load_kernel_btf() {

@@ -5,6 +5,8 @@
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 
+#include <signal.h>
+
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -29,6 +31,22 @@ using Btf = std::unique_ptr<btf, BtfDeleter>;
 
 // Whether BPF programs may be loaded at all, asked without libbpf's loader: that writes its complaint to the host's stderr.
 [[nodiscard]] Result<void> may_load_programs();
+
+// While it lives, no signal reaches the calling thread: the verifier gives up with EAGAIN when one waits (do_check() in the kernel's
+// kernel/bpf/verifier.c), and libbpf tries five times only, so that a host with a profiler's timer would never load anything.
+class SignalsBlocked {
+public:
+    SignalsBlocked();
+    ~SignalsBlocked();
+    SignalsBlocked(const SignalsBlocked&) = delete;
+    SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+private:
+    sigset_t before_{};
+};
+
+// EMFILE, ENFILE: so many more descriptors can't be had. Asked before libbpf loads: it writes its complaint to the host's stderr.
+[[nodiscard]] Result<void> room_for_descriptors(unsigned count);
 
 [[nodiscard]] bool btf_has_function(const btf& types, const char* name);
 // A tracepoint that tp_btf programs can attach to: its typedef btf_trace_NAME.

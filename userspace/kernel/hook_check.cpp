@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sched.h>
-#include <signal.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -11,6 +10,7 @@
 #include <thread>
 
 #include "base/unique_fd.hpp"
+#include "kernel/bpf_object.hpp"
 
 namespace fdspan {
 namespace {
@@ -49,15 +49,12 @@ bool make_close_range() {
 bool make_unshare() {
     bool done = false;
     // No signal of the host's may be handled in it.
-    sigset_t all, before;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before);
+    const SignalsBlocked quiet;
     try {
         std::thread([&done] { done = ::unshare(CLONE_FILES) == 0; }).join();
     } catch (const std::system_error&) {
         done = false;  // no thread to be had
     }
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
     return done;
 }
 

@@ -144,6 +144,10 @@ private:
 
 bool asks(std::uint8_t kinds, RefKind kind) { return (kinds >> static_cast<unsigned>(kind) & 1U) != 0; }
 
+// What loading takes at the most.
+constexpr unsigned reader_descriptors = 32;
+constexpr unsigned sweeper_descriptors = 24;
+
 Error load_error(int code) {
     if (code == EPERM || code == EACCES) {
         return {code, "load the BPF iterators: not permitted; that takes CAP_BPF and CAP_PERFMON (or root), and no lockdown=confidentiality"};
@@ -870,6 +874,8 @@ Result<std::unique_ptr<IteratorReader>> IteratorReader::open(const TimeMaps& map
         if (maps.present()) {
             if (auto shared = share_maps(*state->skeleton, maps); !shared) return tl::unexpected<Error>(shared.error());
         }
+        if (auto room = room_for_descriptors(reader_descriptors); !room) return tl::unexpected<Error>(room.error());
+        const SignalsBlocked quiet;
         if (const int error = fdspan_snapshot_bpf__load(state->skeleton.get()); error != 0) return tl::unexpected<Error>(load_error(-error));
         if (!maps.present()) {
             fdspan_settings settings{};
@@ -1025,6 +1031,8 @@ Result<void> IteratorReader::prepare_sweep() {
     SweepSkeleton sweeper(fdspan_sweep_bpf__open());
     if (!sweeper) return tl::unexpected<Error>(load_error(errno));
     if (auto shared = share_maps(*sweeper, state.maps); !shared) return tl::unexpected<Error>(shared.error());
+    if (auto room = room_for_descriptors(sweeper_descriptors); !room) return room;
+    const SignalsBlocked quiet;
     if (const int error = fdspan_sweep_bpf__load(sweeper.get()); error != 0) return tl::unexpected<Error>(load_error(-error));
     state.sweeper = std::move(sweeper);
     const auto& all = state.sweeper->progs;

@@ -141,6 +141,7 @@ TrackingBackend backend_of(const fdspan_settings& settings) {
 
 constexpr std::string_view link_prefix = "link_";
 constexpr std::uint32_t max_scope_processes = 65536;
+constexpr unsigned loading_descriptors = 80;  // what loading and attaching takes at the most
 
 // Keys of a hash map, in batches: one system call for a thousand.
 Result<std::uint64_t> count_entries(int map, std::size_t key_bytes, std::size_t value_bytes) {
@@ -287,6 +288,8 @@ Result<int> Tracking::State::map_fd(const char* name) {
 }
 
 Result<void> Tracking::State::load() {
+    if (auto room = room_for_descriptors(loading_descriptors); !room) return room;
+    const SignalsBlocked quiet;
     if (auto done = may_load_programs(); !done) return done;
     auto types = load_kernel_btf();
     if (!types) return tl::unexpected(types.error());
