@@ -6,18 +6,24 @@
 #ifndef FDSPAN_COMPAT_BPF_H
 #define FDSPAN_COMPAT_BPF_H
 
+#include "wire.h"
+
 /*
  * bpf_rdonly_cast (kfunc, since 6.2) lets a program dereference a pointer that it read as a number; without it every step
  * is a probe read. The loader sets this from BTF before the load.
  */
 const volatile bool fdspan_have_rdonly_cast = false;
-extern void *bpf_rdonly_cast(void *obj, __u32 btf_id) __ksym __weak;
+/*
+ * The loader puts the call of the kernel's function in the place of this one, whose number no helper has (bind_calls() in bpf_object.cpp). As a weak
+ * symbol, libbpf would look for it in the BTF of every module where the kernel lacks it, and that takes CAP_SYS_ADMIN (BPF_BTF_GET_NEXT_ID).
+ */
+static void *(*const fdspan_rdonly_cast)(void *obj, __u32 btf_id) = (void *)FDSPAN_CALL_RDONLY_CAST;
 
 /* The kernel's number of a type. An object that is given a BTF of few types at load gets it in another way. */
 #ifndef FDSPAN_TYPE_ID
 #define FDSPAN_TYPE_ID(type) bpf_core_type_id_kernel(type)
 #endif
-#define FDSPAN_CAST(type, pointer) ((type *)bpf_rdonly_cast((void *)(pointer), FDSPAN_TYPE_ID(type)))
+#define FDSPAN_CAST(type, pointer) ((type *)fdspan_rdonly_cast((void *)(pointer), FDSPAN_TYPE_ID(type)))
 
 /* One field of a kernel object whose address is only a number to the verifier. */
 #define FDSPAN_READ(type, pointer, field)                                                                              \

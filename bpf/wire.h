@@ -24,6 +24,9 @@ typedef __u64 fdspan_u64;
 #define FDSPAN_ASSERT_SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type)
 #endif
 
+/* Stands in an object where the kernel's bpf_rdonly_cast is called (compat.bpf.h); no helper has this number. */
+#define FDSPAN_CALL_RDONLY_CAST 0x66647370
+
 /* ---- kernel maps: the truth about times ------------------------------------------------------------------------ */
 
 #define FDSPAN_WORD_BITS 64

@@ -1,13 +1,16 @@
 #include "kernel/bpf_object.hpp"
 
+#include <elf.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
+#include <string_view>
 #include <vector>
 
 #include "base/unique_fd.hpp"
+#include "wire.h"
 
 namespace fdspan {
 
@@ -68,9 +71,77 @@ int btf_tracepoint_arguments(const btf& types, const char* name) {
     return static_cast<int>(btf_vlen(type)) - 1;
 }
 
-Result<BpfObject> open_bpf_object(const void* bytes, std::size_t size, const char* name) {
+namespace {
+struct Section {
+    Elf64_Shdr header{};
+    std::string_view name;
+};
+
+Result<std::vector<Section>> sections_of(std::string_view elf) {
+    const auto fits = [&elf](std::uint64_t at, std::uint64_t bytes) { return at <= elf.size() && bytes <= elf.size() - at; };
+    Elf64_Ehdr header{};
+    if (!fits(0, sizeof header)) return fail(EINVAL, "not a BPF object");
+    std::memcpy(&header, elf.data(), sizeof header);
+    std::vector<Section> out(header.e_shnum);
+    if (!fits(header.e_shoff, out.size() * sizeof(Elf64_Shdr)) || header.e_shstrndx >= out.size()) return fail(EINVAL, "a BPF object that ends early");
+    for (std::size_t at = 0; at < out.size(); ++at) {
+        Elf64_Shdr& section = out[at].header;
+        std::memcpy(&section, elf.data() + header.e_shoff + at * sizeof section, sizeof section);
+        if (section.sh_type != SHT_NOBITS && !fits(section.sh_offset, section.sh_size)) return fail(EINVAL, "a BPF object that ends early");
+    }
+    const Elf64_Shdr& names = out[header.e_shstrndx].header;
+    const std::string_view texts = elf.substr(names.sh_offset, names.sh_size);
+    for (Section& section : out) {
+        const std::string_view rest = texts.substr(std::min<std::size_t>(section.header.sh_name, texts.size()));
+        section.name = rest.substr(0, rest.find('\0'));
+    }
+    return out;
+}
+}  // namespace
+
+Result<std::vector<char>> bind_calls(const void* bytes, std::size_t size, std::uint32_t rdonly_cast) {
+    const auto* const first = static_cast<const char*>(bytes);
+    const auto sections = sections_of({first, size});
+    if (!sections) return tl::unexpected(sections.error());
+    std::vector<char> out(first, first + size);
+    constexpr std::uint8_t call = BPF_JMP | BPF_CALL, two_slots = BPF_LD | BPF_IMM | BPF_DW;
+    for (const Section& section : *sections) {
+        if (section.header.sh_type != SHT_PROGBITS || (section.header.sh_flags & SHF_EXECINSTR) == 0) continue;
+        const std::size_t end = section.header.sh_offset + section.header.sh_size;
+        bpf_insn instruction{};
+        for (std::size_t at = section.header.sh_offset; at + sizeof instruction <= end; at += sizeof instruction) {
+            std::memcpy(&instruction, &out[at], sizeof instruction);
+            if (instruction.code == two_slots) at += sizeof instruction;
+            if (instruction.code != call || instruction.src_reg != 0 || instruction.imm != FDSPAN_CALL_RDONLY_CAST) continue;
+            // Without the function: something that is allowed anywhere.
+            instruction = {};
+            instruction.code = rdonly_cast != 0 ? call : BPF_ALU64 | BPF_MOV | BPF_K;
+            instruction.src_reg = rdonly_cast != 0 ? BPF_PSEUDO_KFUNC_CALL : 0;
+            instruction.imm = static_cast<std::int32_t>(rdonly_cast);
+            std::memcpy(&out[at], &instruction, sizeof instruction);
+        }
+    }
+    return out;
+}
+
+Result<Btf> own_types(const void* bytes, std::size_t size) {
+    const auto* const first = static_cast<const char*>(bytes);
+    const auto sections = sections_of({first, size});
+    if (!sections) return tl::unexpected(sections.error());
+    for (const Section& section : *sections) {
+        if (section.name != ".BTF") continue;
+        btf* const types = btf__new(first + section.header.sh_offset, static_cast<__u32>(section.header.sh_size));
+        if (types == nullptr) return fail_errno(errno, "read the types of a BPF object");
+        return Btf(types);
+    }
+    return fail(EINVAL, "a BPF object without types");
+}
+
+Result<BpfObject> open_bpf_object(const void* bytes, std::size_t size, const char* name, const btf& types) {
+    const auto bound = bind_calls(bytes, size, static_cast<std::uint32_t>(std::max(0, btf__find_by_name_kind(&types, rdonly_cast_function, BTF_KIND_FUNC))));
+    if (!bound) return tl::unexpected(bound.error());
     LIBBPF_OPTS(bpf_object_open_opts, options, .object_name = name);
-    bpf_object* const object = bpf_object__open_mem(bytes, size, &options);
+    bpf_object* const object = bpf_object__open_mem(bound->data(), bound->size(), &options);
     if (object == nullptr) return fail_errno(errno, std::string("open BPF object ") + name);
     return BpfObject(object);
 }
@@ -98,7 +169,7 @@ Result<void> set_constant(bpf_object& object, const char* variable, std::span<co
 }
 
 Result<void> set_compat_constants(bpf_object& object, const btf& types) {
-    const std::uint8_t have[] = {btf_has_function(types, "bpf_rdonly_cast")};
+    const std::uint8_t have[] = {btf_has_function(types, rdonly_cast_function)};
     return set_constant(object, "fdspan_have_rdonly_cast", have);
 }
 

@@ -11,6 +11,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/result.hpp"
 
@@ -54,8 +55,17 @@ private:
 // Number of arguments of that tracepoint, the leading context not counted; -1 when there is none.
 [[nodiscard]] int btf_tracepoint_arguments(const btf& types, const char* name);
 
-// Parses an embedded object. Nothing is loaded into the kernel yet.
-[[nodiscard]] Result<BpfObject> open_bpf_object(const void* bytes, std::size_t size, const char* name);
+// The kernel's function that programs call through FDSPAN_CALL_RDONLY_CAST (compat.bpf.h).
+inline constexpr const char* rdonly_cast_function = "bpf_rdonly_cast";
+
+// A copy of an embedded object that calls the kernel's function of that number in its BTF; 0: there is none, and nobody comes there.
+[[nodiscard]] Result<std::vector<char>> bind_calls(const void* bytes, std::size_t size, std::uint32_t rdonly_cast);
+
+// The types that an embedded object names itself.
+[[nodiscard]] Result<Btf> own_types(const void* bytes, std::size_t size);
+
+// Parses an embedded object and binds its calls. Nothing is loaded into the kernel yet.
+[[nodiscard]] Result<BpfObject> open_bpf_object(const void* bytes, std::size_t size, const char* name, const btf& types);
 
 // Sets the first bytes of a `const volatile` of the object before load.
 [[nodiscard]] Result<void> set_constant(bpf_object& object, const char* variable, std::span<const std::uint8_t> value);

@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <climits>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <fcntl.h>
@@ -858,11 +859,21 @@ Result<std::unique_ptr<IteratorReader>> IteratorReader::open(const TimeMaps& map
         state->kinds = kinds;
         auto types = KernelTypes::create();
         if (!types) return tl::unexpected<Error>(types.error());
-        LIBBPF_OPTS(bpf_object_open_opts, options, .btf_custom_path = types->path().c_str());
-        state->skeleton.reset(fdspan_snapshot_bpf__open_opts(&options));
-        if (!state->skeleton) return tl::unexpected<Error>(load_error(errno));
+        std::size_t bytes = 0;
+        const void* const elf = fdspan_snapshot_bpf__elf_bytes(&bytes);
+        const auto own = own_types(elf, bytes);
+        if (!own) return tl::unexpected<Error>(own.error());
+        if (auto picked = types->pick(**own, rdonly_cast_function); !picked) return tl::unexpected<Error>(picked.error());
+        const auto bound = bind_calls(elf, bytes, types->function_id());
+        if (!bound) return tl::unexpected<Error>(bound.error());
+        // As fdspan_snapshot_bpf__open_opts() does it, but with other bytes.
+        state->skeleton.reset(static_cast<fdspan_snapshot_bpf*>(std::calloc(1, sizeof(fdspan_snapshot_bpf))));
+        if (!state->skeleton) throw std::bad_alloc();
+        if (const int error = fdspan_snapshot_bpf__create_skeleton(state->skeleton.get()); error != 0) return tl::unexpected<Error>(load_error(-error));
         auto& skeleton = *state->skeleton;
-        if (auto picked = types->pick(*bpf_object__btf(skeleton.obj)); !picked) return tl::unexpected<Error>(picked.error());
+        skeleton.skeleton->data = bound->data();
+        LIBBPF_OPTS(bpf_object_open_opts, options, .btf_custom_path = types->path().c_str());
+        if (const int error = bpf_object__open_skeleton(skeleton.skeleton, &options); error != 0) return tl::unexpected<Error>(load_error(-error));
         if (types->kernel_ids().size() > std::size(skeleton.rodata->fdspan_type_ids)) return fail(EOVERFLOW, "the BPF iterators have too many types");
         std::copy(types->kernel_ids().begin(), types->kernel_ids().end(), skeleton.rodata->fdspan_type_ids);
         skeleton.rodata->fdspan_have_times = maps.present();

@@ -115,6 +115,11 @@ public:
     }
 
     void want(std::string_view name) { wanted_.try_emplace(name, 0U); }
+    void want_function(std::string_view name) {
+        function_ = name;
+        want(name);
+    }
+    [[nodiscard]] std::uint32_t function_id() const { return function_id_; }
 
     // One pass over the names, one over the types.
     Result<void> find() {
@@ -144,6 +149,9 @@ public:
                     case BTF_KIND_TYPEDEF:
                     case BTF_KIND_ENUM:
                     case BTF_KIND_ENUM64: found_.push_back(id); break;
+                    case BTF_KIND_FUNC:
+                        if (function_ == &strings_[type.name_off]) function_id_ = id;
+                        break;
                     default: break;
                 }
             }
@@ -249,6 +257,8 @@ private:
     }
 
     std::span<const char> types_, strings_;
+    std::string_view function_;
+    std::uint32_t function_id_ = 0;
     std::unordered_map<std::string_view, std::uint32_t> wanted_;  // to the kernel's number of the struct
     std::vector<std::uint32_t> places_;                           // by number
     std::vector<std::uint32_t> found_;
@@ -267,7 +277,7 @@ Result<KernelTypes> KernelTypes::create() {
     return types;
 }
 
-Result<void> KernelTypes::pick(const btf& wanted) {
+Result<void> KernelTypes::pick(const btf& wanted, const char* function) {
     try {
         KernelBtf kernel;
         if (auto opened = kernel.open(); !opened) return tl::unexpected<Error>(opened.error());
@@ -282,8 +292,10 @@ Result<void> KernelTypes::pick(const btf& wanted) {
             const btf_type* const type = btf__type_by_id(&wanted, id);
             if ((btf_is_composite(type) || btf_is_typedef(type) || btf_is_any_enum(type)) && !name_of(id).empty()) picker.want(name_of(id));
         }
+        picker.want_function(function);
         if (auto found = picker.find(); !found) return tl::unexpected<Error>(found.error());
 
+        function_id_ = picker.function_id();
         kernel_ids_.assign(count, 0);
         for (std::uint32_t id = 1; id < count; ++id) {
             if (btf_is_struct(btf__type_by_id(&wanted, id))) kernel_ids_[id] = picker.struct_id(name_of(id));

@@ -300,7 +300,7 @@ Result<void> Tracking::State::load() {
     }
     std::size_t bytes = 0;
     const void* const elf = backend->elf_bytes(&bytes);
-    auto opened = open_bpf_object(elf, bytes, backend->object_name);
+    auto opened = open_bpf_object(elf, bytes, backend->object_name, **types);
     if (!opened) return tl::unexpected(opened.error());
     object = std::move(*opened);
 
