@@ -424,6 +424,32 @@ static __always_inline void fdspan_fill_place(struct fdspan_place *place, __s32 
 	place->flags |= cut;
 }
 
+/*
+ * Removals under way: by thread, what the clock said as they began that inodes are stamped by. It goes in ticks, and is behind by
+ * as much as the tick is late (kernel/time/timekeeping.c, ktime_get_coarse_ns).
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, __u64);
+} removing SEC(".maps");
+
+static __noinline int fdspan_enter_removal(void)
+{
+	struct fdspan_settings *with = fdspan_settings_get();
+	__u64 thread = bpf_get_current_pid_tgid();
+
+	if (!with || !with->emit)
+		return 0;
+	__u64 coarse = bpf_ktime_get_coarse_ns();
+	__u64 behind = bpf_ktime_get_ns() - coarse;
+	__u64 stamp = bpf_ktime_get_boot_ns() - behind;
+
+	bpf_map_update_elem(&removing, &thread, &stamp, BPF_ANY);
+	return 0;
+}
+
 /* `places` is a constant: the verifier knows the record's size by it. */
 static __always_inline void fdspan_removed(__u16 how, __u16 places, __s32 dfd, __u64 user, __s32 to_dfd, __u64 to_user)
 {
@@ -440,6 +466,10 @@ static __always_inline void fdspan_removed(__u16 how, __u16 places, __s32 dfd, _
 		return;
 	}
 	fdspan_header(&record->header, FDSPAN_RECORD_UNLINKED, FDSPAN_UNLINKED_BYTES(places), seq, now);
+	__u64 thread = bpf_get_current_pid_tgid();
+	__u64 *began = places ? bpf_map_lookup_elem(&removing, &thread) : NULL;
+
+	record->stamp_ns = began ? *began : 0;
 	record->ino = 0;
 	record->dev = 0;
 	record->nlink = 0;
@@ -535,9 +565,12 @@ int BPF_PROG(fdspan_sys_enter, struct pt_regs *regs, long id)
 	if (number >= FDSPAN_SYSCALLS)
 		return 0;
 	call = fdspan_entry_calls[number];
-	if (!call || !fdspan_syscall_matters(FDSPAN_HOOK_ENTRY(number), false))
+	if (!call || !fdspan_syscall_matters(FDSPAN_HOOK_ENTRY(number), call >= FDSPAN_CALL_UNLINK))
 		return 0;
 	switch (call) {
+	case FDSPAN_CALL_UNLINK:
+		fdspan_enter_removal();
+		break;
 	/* A descriptor ends at the entry, while its struct file can still be looked at. */
 	case FDSPAN_CALL_CLOSE:
 		fdspan_enter_close(FDSPAN_ARG1(regs));

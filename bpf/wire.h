@@ -316,6 +316,7 @@ FDSPAN_ASSERT_SIZE(struct fdspan_place, 1032);
 struct fdspan_unlinked {
 	struct fdspan_record header;
 	fdspan_u64 ino;       /* of the file that lost the name; 0: not known */
+	fdspan_u64 stamp_ns;  /* the earliest change that the call may have stamped an inode with; 0: not known */
 	fdspan_u64 cgroup;    /* id in the unified hierarchy */
 	fdspan_u64 allocated; /* bytes, as far as the inode itself counts them, or FDSPAN_ALLOCATED_BELOW; with ino only */
 	fdspan_u32 dev;
@@ -336,7 +337,7 @@ struct fdspan_unlinked {
 #define FDSPAN_UNLINK_RENAME 2
 #define FDSPAN_UNLINK_EXCHANGE 3 /* two names changed places: nothing was removed */
 #define FDSPAN_UNLINK_MOVED 4    /* with ino: the file has another name now */
-FDSPAN_ASSERT_SIZE(struct fdspan_unlinked, 2672);
+FDSPAN_ASSERT_SIZE(struct fdspan_unlinked, 2680);
 #define FDSPAN_UNLINKED_BYTES(places) (sizeof(struct fdspan_unlinked) - (2 - (places)) * sizeof(struct fdspan_place))
 
 #endif /* FDSPAN_WIRE_H */

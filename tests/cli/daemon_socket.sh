@@ -32,6 +32,42 @@ jq_check ".references[] | select(.fd == $fd) | .opened.source == \"bounded\"" "-
 setpriv --reuid 1000 --regid 1000 --clear-groups "$work/fdspan" ls --json -p "$own" --socket "$socket" >"$work/out" 2>"$work/err"
 jq_check ".references[] | select(.fd == $fd) | .opened.source == \"bounded\"" "who is not in the group is not answered"
 
+# Who deleted what, and when: told to root, and to a user about what own processes hold.
+mkdir -m 777 "$work/held"
+holding='import os, sys, time; f = open(sys.argv[1], "w+"); f.write("x" * 5000); f.flush(); print("ready", flush=True); time.sleep(600)'
+setpriv --reuid 1000 --regid 1000 --groups 65534 /usr/bin/python3 -c "$holding" "$work/held/mine" >"$work/ready1" &
+background+=("$!")
+holder1=$!
+/usr/bin/python3 -c "$holding" "$work/held/roots" >"$work/ready2" &
+background+=("$!")
+holder2=$!
+until_true "they hold" test -s "$work/ready1" -a -s "$work/ready2"
+before=$(date +%s%N)
+setpriv --reuid 1000 --regid 1000 --groups 65534 rm "$work/held/mine" &
+rm1=$!
+wait "$rm1"
+rm "$work/held/roots" &
+rm2=$!
+wait "$rm2"
+after=$(date +%s%N)
+deleted_as() { # USER-PREFIX ARGS…: what is told of the two files, by name
+    "$@" "$work/held" >"$work/out" 2>"$work/err"
+    jq -c '[.files[] | [(.path | sub(".*/"; "")), .deleted.source, .how, .by.pid, .by.comm, (.by.exe // "" | sub(".*/"; ""))]] | sort' "$work/out"
+}
+seen_by_root() {
+    [ "$(deleted_as "$FDSPAN" deleted --json --socket "$socket")" = "[[\"mine\",\"kernel\",\"unlink\",$rm1,\"rm\",\"rm\"],[\"roots\",\"kernel\",\"unlink\",$rm2,\"rm\",\"rm\"]]" ]
+}
+until_true "root is told who deleted what" seen_by_root
+jq_check "def ns: (.[0:19] + \"Z\" | fromdate) * 1000000000 + (.[20:29] | tonumber); [.files[].deleted.latest | ns | . >= $before - 1000000 and . <= $after + 1000000] | all" "and when: $before..$after $(jq -c '[.files[].deleted]' "$work/out")"
+"$FDSPAN" deleted --socket "$socket" "$work/held" >"$work/out"
+grep -qE "^ *[0-9]+ +[0-9a-z]+ +rm\[$rm1\] +python3\[[0-9]+\] fd 3 +$work/held/mine \(deleted\)\$" "$work/out" || fail "a table says by whom: $(cat "$work/out")"
+seen_by_user() {
+    [ "$(deleted_as as_user "$work/fdspan" deleted --json --socket "$socket")" = "[[\"mine\",\"kernel\",\"unlink\",$rm1,\"rm\",\"\"]]" ]
+}
+until_true "a user is told of what own processes hold: $(cat "$work/out")" seen_by_user
+"$FDSPAN" deleted --json --socket "$socket" --no-daemon "$work/held" >"$work/out"
+jq_check '[.files[] | [.deleted.source, .how, .by]] | unique == [["bounded", "unknown", null]]' "--no-daemon does not ask"
+
 cat >"$work/client.py" <<'PY'
 import os, socket, struct, sys, time
 path = sys.argv[1]
@@ -69,12 +105,19 @@ def whole(found):
 PY
 
 # The user asks for everything, by name and by number.
-as_user /usr/bin/python3 - "$socket" "$daemon" "$foreign" "$own" >"$work/out" 2>&1 <<PY
+as_user /usr/bin/python3 - "$socket" "$daemon" "$foreign" "$own" "$holder2" "$(stat -L -c %i "/proc/$holder1/fd/3")" "$(stat -L -c %i "/proc/$holder2/fd/3")" >"$work/out" 2>&1 <<PY
 exec(open("$work/client.py").read())
-daemon, foreign, own = map(int, sys.argv[2:])
+daemon, foreign, own, roots, inode, roots_inode = map(int, sys.argv[2:])
 assert whole(messages(ask([]))), "a whole answer"
 named = processes(messages(ask([daemon, foreign, 1, os.getppid(), -5, 2147483647])))
 assert named == set(), f"told of {named}"
+# Files without a name: inode numbers of those that a process of this user holds, no others.
+def deletions(found):
+    assert whole(found)
+    return {struct.unpack("=IIQ", body[:16])[2] for type, body in found if type == 105}
+told = deletions(messages(ask([], type=3)))
+assert inode in told and roots_inode not in told, told
+assert deletions(messages(ask([daemon, foreign, roots], type=3))) == set()
 shown = processes(messages(ask([])))
 assert own in {pid for pid, rows in shown}, shown
 for pid, rows in shown:
@@ -96,6 +139,7 @@ until_true "it starts" test -s "$work/undumpable"
 as_user /usr/bin/python3 - "$socket" "$undumpable" >"$work/out" 2>&1 <<PY
 exec(open("$work/client.py").read())
 assert processes(messages(ask([int(sys.argv[2])]))) == set()
+assert [type for type, body in messages(ask([int(sys.argv[2])], type=3))] == [101, 103]
 print("ok")
 PY
 [ "$(tail -1 "$work/out")" = ok ] || fail "a process that is not dumpable is hidden: $(tail -3 "$work/out")"

@@ -355,6 +355,29 @@ TEST_CASE("polling tells a deletion once a file, between the two snapshots") {
     CHECK(pair.take() == Lines{"resynced @3000..3100 0 0"});
 }
 
+TEST_CASE("a name whose end was told while the snapshot was read is not told to end again by the next one") {
+    Pair pair;
+    Row row{3, "/a", 71};
+    pair.silently(Rows(1000, 1100).process(10, early, {row}));
+    row.name = NameState::gone;
+    pair.meet(Rows(2000, 2100).process(10, early, {row}));
+    CHECK(pair.take() == Lines{"unlinked 10/3 /a @1000..2100", "resynced @2000..2100 0 0"});
+    // Read before the name went, used afterwards.
+    row.name = NameState::named;
+    pair.meet(Rows(1900, 2200).process(10, early, {row}));
+    row.name = NameState::gone;
+    pair.meet(Rows(3000, 3100).process(10, early, {row}));
+    CHECK(pair.take() == Lines{"resynced @1900..2200 0 0", "resynced @3000..3100 0 0"});
+}
+
+TEST_CASE("when a deleted file that was found so lost its name lies before it was found, not before it was opened") {
+    Pair pair;
+    Row row{3, "/a", 71, Interval::exact(500), Interval::exact(500)};
+    row.name = NameState::deleted;
+    pair.silently(Rows(1000, 1100).process(10, early, {row}));
+    CHECK(pair.index.deleted_file({8, 1}, 71)->when == Interval::bounded(0, 1100));
+}
+
 TEST_CASE("a deletion learned while the snapshot was read is not undone by it") {
     Pair pair;
     pair.silently(Rows(1000, 1100).process(10, early, {{3, "/a", 71}}));

@@ -211,13 +211,14 @@ struct RemovingForReal : Removing {
         held[name] = fd;
     }
     // A record of the syscall backend.
-    void say(std::uint32_t pid, std::uint64_t at_ns, std::uint16_t how, const std::vector<std::string>& paths) {
+    void say(std::uint32_t pid, std::uint64_t at_ns, std::uint16_t how, const std::vector<std::string>& paths, std::uint64_t stamp_ns = 0) {
         Bytes bytes(FDSPAN_UNLINKED_BYTES(paths.size()));
         auto& raw = bytes.as<fdspan_unlinked>();
         raw.header.type = FDSPAN_RECORD_UNLINKED;
         raw.header.size = static_cast<std::uint32_t>(bytes.size());
         raw.header.boottime_ns = at_ns;
         raw.header.pid = raw.header.tid = pid;
+        raw.stamp_ns = stamp_ns;
         raw.how = how;
         raw.places = static_cast<fdspan_u16>(paths.size());
         std::strcpy(raw.comm, "rm");
@@ -315,6 +316,25 @@ TEST_CASE("of removals that nobody can tell apart none is blamed") {
     feed.unlinked(same_process ? 102 : 103, other_ns, "c/unheld");
     feed.settle_all();
     CHECK(feed.take_told() == (same_process ? Lines{"deleted a/victim unlink by 102 between"} : Lines{"deleted a/victim unknown by nobody between"}));
+}
+
+TEST_CASE("a removal whose end is told late is found by its begin, and one that began too late is not blamed") {
+    constexpr std::uint64_t tick_ns = 10'000'000, moment_ns = 15'000'000, long_ns = 150'000'000;
+    RemovingForReal feed;
+    feed.make("a/victim");
+    feed.link("a/victim", "b/second");
+    feed.hold("a/victim");
+    feed.unlinked(101, feed.unlink("a/victim"), "a/victim");
+    ::usleep(another_tick_us);
+    const std::uint64_t before_ns = boottime_now_ns();
+    const std::uint64_t after_ns = feed.unlink("b/second");
+    feed.take_told();
+    feed.say(103, after_ns + moment_ns, FDSPAN_UNLINK_UNLINK, {feed.at("c/unheld")}, after_ns + 2'000'000);
+    feed.removals.settle(after_ns + 3 * Removals::settling_ns, feed.shorter());
+    CHECK(feed.take_told().empty());
+    feed.say(102, after_ns + long_ns, FDSPAN_UNLINK_UNLINK, {feed.at("b/second")}, before_ns - tick_ns);
+    feed.settle_all();
+    CHECK(feed.take_told() == Lines{"deleted a/victim unlink by 102"});
 }
 
 TEST_CASE("the last link in another directory is ascribed to the only removal of that moment") {

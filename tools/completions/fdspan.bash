@@ -58,7 +58,7 @@ _fdspan() {
             --reverse --limit --json --noheadings --human --socket --no-daemon --backend --color --help' ;;
         watch) words='--pid --event --older-than --interval --count --timeout --ring-bytes --max-entries --verify --json --backend --color --help' ;;
         deleted) words='--pid --comm --user --older-than --min-bytes --limit --by --nameless --gone --libraries --explain --json
-            --noheadings --human --backend --color --help' ;;
+            --noheadings --human --socket --no-daemon --backend --color --help' ;;
         recover) words='--inode --tid --force --link --explain --json --backend --help' ;;
         log) words='--since --until --path --pid --deleted --min-duration --min-bytes --limit --follow --json --csv --database --color --help' ;;
         check) words='--warn-bytes --crit-bytes --warn-age --crit-age --warn-fds --crit-fds --warn-leaks --crit-leaks --socket --help' ;;

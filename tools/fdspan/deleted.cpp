@@ -16,6 +16,7 @@
 #include "gaps.hpp"
 #include "mount_view.hpp"
 #include "options.hpp"
+#include "service/control/client.hpp"
 #include "snapshot/procfs_mounts.hpp"
 #include "table.hpp"
 #include "text.hpp"
@@ -200,6 +201,8 @@ void Listing::print_files(Output& output) {
     std::vector<TableColumn> columns{{"BYTES", Align::right}, {"DELETED", Align::right}, {"HOLDERS", Align::left, Shrink::end}, {"NAME", Align::left, Shrink::middle}};
     const bool any_outside = std::any_of(files_.begin(), files_.end(), [&](const DeletedFile& file) { return !outside(file).empty(); });
     if (any_outside) columns.push_back({"OUTSIDE", Align::left, Shrink::middle});
+    const bool any_culprit = std::any_of(files_.begin(), files_.end(), [](const DeletedFile& file) { return file.by.has_value(); });
+    if (any_culprit) columns.insert(columns.begin() + 2, {"BY", Align::left, Shrink::end});
     const bool other_state = options_.nameless;
     if (other_state) columns.insert(columns.begin() + 1, {"STATE"});
     std::vector<std::vector<std::string>> rows;
@@ -208,6 +211,7 @@ void Listing::print_files(Output& output) {
         row.push_back(file.allocated ? human(*file.allocated, options_.human_sizes) : std::string());
         if (other_state) row.emplace_back(to_string(file.state));
         row.push_back(age(file));
+        if (any_culprit) row.push_back(file.by ? escape(file.by->comm) + '[' + std::to_string(file.by->pid) + ']' : std::string());
         row.push_back(holders(file));
         row.push_back(escape_path(file.path) + std::string(mark_of(file.state)));
         if (any_outside) row.push_back(escape(outside(file)));
@@ -328,6 +332,20 @@ void Listing::append_holders_json(std::string& out, const DeletedFile& file) {
     out += ']';
 }
 
+void append_by_json(std::string& out, const DeletedFile& file) {
+    out += "\"by\":";
+    if (!file.by) {
+        out += "null,";
+        return;
+    }
+    out += '{';
+    append_count(out, "pid", static_cast<std::uint64_t>(file.by->pid));
+    append_count(out, "uid", file.by->uid);
+    for (const auto& [key, text] : {std::pair{"comm", &file.by->comm}, {"exe", &file.by->exe}, {"cgroup", &file.by->cgroup}}) append_json_text(out, key, *text);
+    out.back() = '}';
+    out += ',';
+}
+
 void Listing::print_json(Output& output, bool complete, std::uint64_t unreadable) {
     std::string& out = output.buffer();
     out += "{\"schema\":1,";
@@ -389,6 +407,8 @@ void Listing::print_json(Output& output, bool complete, std::uint64_t unreadable
         const std::optional<AgeRange> range = file.deleted ? age_at(*file.deleted, snapshot_.ended_ns) : std::nullopt;
         append_count(out, "age_ns", range ? std::optional(range->min_ns) : std::nullopt);
         append_count(out, "age_max_ns", range ? range->max_ns : std::nullopt);
+        append_json_text(out, "how", to_string(file.how));
+        append_by_json(out, file);
         append_holders_json(out, file);
         out += '}';
         output.written();
@@ -478,14 +498,35 @@ void define_options(CLI::App& app, DeletedOptions& options, std::vector<std::str
     add_flag(app, "-J,--json", options.json, "One JSON document");
     add_flag(app, "-n,--noheadings,--no-headings", options.no_headings, "No heading line and no total");
     add_flag(app, "--human", options.human_sizes, "Sizes as 1.5K, 20M");
+    add_value(app, "--socket", "PATH", std::string("Where fdspand listens, which is asked for deletions that it saw [") + service::default_socket + "]",
+              [&](const std::string& text) -> Result<void> {
+                  if (text.empty()) return fail(EINVAL, "the path is empty");
+                  options.socket = text;
+                  return {};
+              });
+    app.add_flag_function("--no-daemon", [&options](std::int64_t) { options.ask_daemon = false; }, "Do not ask fdspand")
+        ->disable_flag_override();
     add_backend(app, options.backend);
     add_color(app, options.color);
+}
+
+// What the daemon saw being deleted has its exact time and its culprit.
+void add_daemon_deletions(DeletedAnswer& answer, const DeletedOptions& options) {
+    if (!options.ask_daemon || options.backend != Backend::automatic || answer.files.empty()) return;
+    const Result<service::DeletionsAnswer> deletions = service::ask_deletions(options.socket, options.processes.pids);
+    if (!deletions) {
+        if (!service::is_no_daemon(deletions.error())) answer.answer.warnings.push_back(deletions.error().message);
+        return;
+    }
+    if (!deletions->certain) answer.answer.warnings.emplace_back("the daemon is mending a loss; what it saw is left out");
+    service::join_deletions(answer.files, *deletions);
 }
 
 int list_deleted(const DeletedOptions& options, Output& output) {
     DeletedRequest request{options.processes.pids, options.nameless, options.gone, options.backend, reading_threads()};
     Result<DeletedAnswer> answer = find_deleted(request);
     if (!answer) return usage_error(answer.error().message);
+    add_daemon_deletions(*answer, options);
     const std::vector<std::string> warnings = answer->answer.warnings;
     const std::uint64_t unreadable = count_unreadable(answer->answer.snapshot, options.processes);
     std::vector<std::string> gaps = describe_gaps(answer->answer, options.processes, unreadable);
@@ -532,7 +573,8 @@ int run_deleted(std::vector<std::string> arguments, Output& output) {
     std::vector<std::string> paths;
     CLI::App app("List deleted files that are still held, largest first: the space they take, since when, and who holds them.", "fdspan deleted");
     app.footer(
-        "BYTES are those on disk, which come back when the last holder lets go. DELETED is bounded by the file's ctime: \">= 3h\" is certain.\n"
+        "BYTES are those on disk, which come back when the last holder lets go. DELETED is bounded by the file's ctime: \">= 3h\" is certain;\n"
+        "what fdspand saw has the exact time, and BY: who did it.\n"
         "HOLDERS are COMMAND[PID] with descriptors, mem, exe, cwd or root, and loop devices; @TID marks a thread's own.\n"
         "Exit codes: 0 done, 1 nothing matched, 2 usage or runtime error, 3 done but incomplete (stderr says what is missing).");
     define_options(app, options, paths);
@@ -547,7 +589,8 @@ int run_deleted(std::vector<std::string> arguments, Output& output) {
         options.paths.push_back(std::move(*filter));
     }
     if (!options.libraries) return list_deleted(options, output);
-    if (options.explain || options.nameless || options.gone || options.by != DeletedOptions::By::file || options.older_than_ns || options.min_bytes) {
+    if (options.explain || options.nameless || options.gone || options.by != DeletedOptions::By::file || options.older_than_ns || options.min_bytes ||
+        options.socket != service::default_socket || !options.ask_daemon) {
         return usage_error("--libraries goes with PATH, --pid, --comm, --user, --limit, --json and --backend only");
     }
     return list_libraries(options, output);

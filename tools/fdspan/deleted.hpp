@@ -8,6 +8,7 @@
 
 #include "filter.hpp"
 #include "options.hpp"
+#include "service/control/protocol.hpp"
 
 namespace fdspan::cli {
 
@@ -28,6 +29,8 @@ struct DeletedOptions {
     bool human_sizes = false;
     Backend backend = Backend::automatic;
     ColorMode color = ColorMode::automatic;
+    std::string socket = service::default_socket;
+    bool ask_daemon = true;
 };
 
 int list_libraries(const DeletedOptions& options, Output& output);

@@ -471,9 +471,7 @@ void add_daemon_times(SnapshotAnswer& answer, const SnapshotRequest& request, co
     if (answer.armed || !request.wants(field_times)) return;
     const Result<service::TimesAnswer> times = service::ask_times(socket, request.pids);
     if (!times) {
-        // No daemon, or none for this user, is nothing to complain of.
-        const int code = times.error().code;
-        if (code != ENOENT && code != ECONNREFUSED && code != EACCES) answer.warnings.push_back(times.error().message);
+        if (!service::is_no_daemon(times.error())) answer.warnings.push_back(times.error().message);
         return;
     }
     if (!times->certain) {

@@ -8,6 +8,7 @@
 
 #include "api/recover.hpp"
 #include "api/snapshot.hpp"
+#include "base/event.hpp"
 #include "base/result.hpp"
 #include "snapshot/loops.hpp"
 
@@ -31,6 +32,8 @@ struct DeletedFile {
     std::optional<std::uint64_t> allocated;  // bytes that come back when the last holder goes
     // When its last link went (deleted and silly only). ctime is never before that, the birth never after it.
     std::optional<Interval> deleted;
+    Removal how = Removal::unknown;
+    std::optional<RemovedBy> by;             // nothing: nobody who could be asked saw it
     std::vector<std::uint32_t> references;   // indexes into the snapshot's, pieces of one mapping all there; in order of pid
     std::vector<std::string> loops;          // "loop0": held by the kernel for that device
     std::vector<std::uint32_t> hidden;       // indexes into Snapshot::hidden: in flight over a socket, in an io_uring, held by the kernel

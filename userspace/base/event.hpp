@@ -63,6 +63,13 @@ struct Culprit {
     StringId cgroup = 0;
 };
 
+// The same, kept.
+struct RemovedBy {
+    pid_t pid = 0;
+    uid_t uid = 0;
+    std::string comm, exe, cgroup;
+};
+
 struct Holder {
     const Process* process;
     const Reference* reference;

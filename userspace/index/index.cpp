@@ -121,6 +121,7 @@ void Index::apply_opened(const OpenedRecord& record, const EventSink& sink) {
         facts.name = name_state(record);
         facts.stat_known = true;
         facts.flags_known = true;
+        facts.seen_ns = raw.header.boottime_ns;
         if (type == FileType::anon || (raw.path_flags & FDSPAN_PATH_LABEL) != 0) {
             assemble_path(record, text_);
             facts.path = paths_.intern(text_);
@@ -952,7 +953,7 @@ std::uint32_t Index::add_description(const FileFacts& facts) {
     if (facts.name == NameState::gone) gone_.insert(number);
     // Whoever found it deleted at first sight says when, if it is news at all.
     if (facts.name == NameState::deleted && facts.stat_known) {
-        deleted_.try_emplace(file_of(number), DeletedFile{Interval::bounded(Interval::unknown_earliest, facts.opened.latest_ns), 0, true});
+        deleted_.try_emplace(file_of(number), DeletedFile{Interval::bounded(Interval::unknown_earliest, facts.seen_ns), 0, true, Removal::unknown, nullptr});
     }
     summarize(number);
     return number;
@@ -1067,9 +1068,17 @@ bool Index::note_deleted(DeviceNumber dev, std::uint64_t ino, const RemovalNote&
     news = added ? news : !known->second.told;
     set_links(dev, ino, 0, note.when.latest_ns);
     if (!news) return false;
-    known->second = {note.when, note.allocated.value_or(0), true};
+    known->second = {note.when, note.allocated.value_or(0), true, note.how, note.by != nullptr ? removed_by(*note.by) : nullptr};
     emit_removal(EventKind::deleted, descriptions, note, note.allocated, sink);
     return true;
+}
+
+std::shared_ptr<const RemovedBy> Index::removed_by(const RemovalNote::By& by) {
+    const RemovedBy* const last = last_by_.get();
+    if (last == nullptr || last->pid != by.pid || last->uid != by.uid || last->comm != by.comm || last->exe != by.exe || last->cgroup != by.cgroup) {
+        last_by_ = std::make_shared<const RemovedBy>(RemovedBy{by.pid, by.uid, std::string(by.comm), std::string(by.exe), std::string(by.cgroup)});
+    }
+    return last_by_;
 }
 
 void Index::note_unlinked(std::uint32_t description, std::uint32_t nlink, const RemovalNote& note, const EventSink& sink) {
@@ -1518,6 +1527,21 @@ void Index::for_each_deleted(const RowVisitor& visit) const {
     }
 }
 
+std::vector<std::pair<DeviceNumber, std::uint64_t>> Index::deleted_files() const {
+    std::vector<std::pair<DeviceNumber, std::uint64_t>> files;
+    files.reserve(deleted_.size());
+    for (const auto& [file, known] : deleted_) files.emplace_back(device_number(file.dev), file.ino);
+    return files;
+}
+
+std::optional<DeletedView> Index::deleted_file(DeviceNumber dev, std::uint64_t ino) const {
+    const auto found = deleted_.find(FileKey{kernel_device(dev), ino});
+    if (found == deleted_.end()) return std::nullopt;
+    DeletedView view{found->second.when, found->second.how, std::nullopt};
+    if (const RemovedBy* const by = found->second.by.get()) view.by = {by->pid, by->uid, by->comm, by->exe, by->cgroup};
+    return view;
+}
+
 void Index::for_each_older_than(std::uint64_t boottime_ns, const RowVisitor& visit) const {
     for (std::size_t coarse = 0; coarse < coarse_.size(); ++coarse) {
         if (coarse_[coarse].opened_latest_ns > boottime_ns) continue;
@@ -1626,7 +1650,7 @@ std::size_t Index::index_bytes() const {
     constexpr std::size_t node_overhead = 3 * sizeof(void*);
     std::size_t bytes = sizeof *this + processes_.bytes() + tables_.bytes() + pages_.bytes() + descriptions_.bytes() + held_.bytes() +
                         times_.bytes() + paths_.bytes() + by_id_.bytes() + by_inode_.bytes() + by_name_.bytes();
-    bytes += deleted_.size() * (sizeof(std::pair<FileKey, DeletedFile>) + node_overhead) + gone_.size() * (sizeof(std::uint32_t) + node_overhead);
+    bytes += deleted_.size() * (sizeof(std::pair<FileKey, DeletedFile>) + node_overhead + sizeof(RemovedBy)) + gone_.size() * (sizeof(std::uint32_t) + node_overhead);
     bytes += (summaries_.capacity() + coarse_.capacity()) * sizeof(Summary);
     bytes += by_pid_.size() * (sizeof(std::pair<pid_t, std::uint32_t>) + node_overhead);
     bytes += exited_.size() * (sizeof(std::pair<pid_t, std::uint64_t>) + node_overhead);

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -44,6 +45,13 @@ struct RemovalNote {
     Removal how = Removal::unknown;
     const By* by = nullptr;  // null: nobody saw it
     std::optional<std::uint64_t> allocated;
+};
+
+// A file without links as a query shows it; valid until the index is changed.
+struct DeletedView {
+    Interval when;
+    Removal how = Removal::unknown;
+    std::optional<RemovalNote::By> by;  // nothing: nobody saw it
 };
 
 // One reference as a query shows it; valid during the call, in which the index must not be asked or changed.
@@ -113,6 +121,9 @@ public:
     // holds it are looked through.
     void for_each_under(std::string_view path, const RowVisitor& visit) const;
     void for_each_deleted(const RowVisitor& visit) const;
+    // The files themselves, in no order; and when one of them lost its last name, how and by whom.
+    [[nodiscard]] std::vector<std::pair<DeviceNumber, std::uint64_t>> deleted_files() const;
+    [[nodiscard]] std::optional<DeletedView> deleted_file(DeviceNumber dev, std::uint64_t ino) const;
     // References whose description was certainly open at `boottime_ns` or before.
     void for_each_older_than(std::uint64_t boottime_ns, const RowVisitor& visit) const;
     // False when the slot is empty or unknown. tid 0: the process's own table.
@@ -214,6 +225,8 @@ private:
         Interval when;
         std::uint64_t allocated = 0;
         bool told = false;  // by an event, or known from before the watching began
+        Removal how = Removal::unknown;
+        std::shared_ptr<const RemovedBy> by;  // shared by what one process removed one after the other
     };
     // What a description is made from.
     struct FileFacts {
@@ -225,6 +238,7 @@ private:
         NameState name = NameState::unknown;
         bool file_only = false, label_by_ino = false, stat_known = false, flags_known = false;
         PathStore::Path path;
+        std::uint64_t seen_ns = 0;  // the name was so then
     };
     // 64 descriptions together: what lets the age and deleted queries pass over the rest.
     struct Summary {
@@ -399,6 +413,8 @@ private:
     std::uint32_t add_held(std::uint32_t process, const Reference& row, std::uint32_t description);
     std::uint32_t remove_held(std::uint32_t held, std::uint32_t& link);  // returns the description
 
+    [[nodiscard]] std::shared_ptr<const RemovedBy> removed_by(const RemovalNote::By& by);
+
     // ends of spans
     // Emits `closed`, empties the slot, returns the description: what becomes of that is the caller's to say.
     std::uint32_t close_slot(std::uint32_t table, std::int32_t fd, const SlotView& slot, const Interval& when,
@@ -448,6 +464,7 @@ private:
     std::unordered_map<pid_t, std::uint32_t> by_pid_;
     Buckets by_id_, by_inode_, by_name_;
     std::unordered_map<FileKey, DeletedFile, FileKeyHash> deleted_;
+    std::shared_ptr<const RemovedBy> last_by_;     // of the last deletion
     std::unordered_set<std::uint32_t> gone_;       // descriptions with NameState::gone
     std::unordered_map<std::uint32_t, Extra> extras_;
     std::vector<std::uint32_t> dev_values_{0}, flag_values_{0};  // what the 16-bit numbers stand for

@@ -21,12 +21,12 @@ constexpr TracedSyscall syscalls[] = {
     {"dup2", SYS_dup2, FDSPAN_CALL_DUP2, FDSPAN_CALL_DUP2, Arguments{bad, bad}},
     {"signalfd", SYS_signalfd, FDSPAN_CALL_NONE, FDSPAN_CALL_SIGNALFD, Arguments{bad, 0, 0}},
     {"pipe", SYS_pipe, FDSPAN_CALL_NONE, FDSPAN_CALL_PIPE, Arguments{0}},
-    {"unlink", SYS_unlink, FDSPAN_CALL_NONE, FDSPAN_CALL_UNLINK, Arguments{0}},
-    {"rmdir", SYS_rmdir, FDSPAN_CALL_NONE, FDSPAN_CALL_RMDIR, Arguments{0}},
-    {"rename", SYS_rename, FDSPAN_CALL_NONE, FDSPAN_CALL_RENAME, Arguments{0, 0}},
+    {"unlink", SYS_unlink, FDSPAN_CALL_UNLINK, FDSPAN_CALL_UNLINK, Arguments{0}},
+    {"rmdir", SYS_rmdir, FDSPAN_CALL_UNLINK, FDSPAN_CALL_RMDIR, Arguments{0}},
+    {"rename", SYS_rename, FDSPAN_CALL_UNLINK, FDSPAN_CALL_RENAME, Arguments{0, 0}},
 #endif
 #ifdef SYS_renameat
-    {"renameat", SYS_renameat, FDSPAN_CALL_NONE, FDSPAN_CALL_RENAMEAT, Arguments{bad, 0, bad, 0}},
+    {"renameat", SYS_renameat, FDSPAN_CALL_UNLINK, FDSPAN_CALL_RENAMEAT, Arguments{bad, 0, bad, 0}},
 #endif
     {"openat", SYS_openat, FDSPAN_CALL_NONE, FDSPAN_CALL_OPEN, Arguments{bad, 0, 0}},
     {"openat2", SYS_openat2, FDSPAN_CALL_NONE, FDSPAN_CALL_OPEN, Arguments{bad, 0, 0, 0}},
@@ -70,9 +70,9 @@ constexpr TracedSyscall syscalls[] = {
     {"unshare", SYS_unshare, FDSPAN_CALL_UNSHARE, FDSPAN_CALL_UNSHARE, Arguments{bad}},
     {"execve", SYS_execve, FDSPAN_CALL_EXEC, FDSPAN_CALL_NONE, Arguments{0, 0, 0}},
     {"execveat", SYS_execveat, FDSPAN_CALL_EXEC, FDSPAN_CALL_NONE, Arguments{bad, 0, 0, 0, bad}},
-    {"mq_unlink", SYS_mq_unlink, FDSPAN_CALL_NONE, FDSPAN_CALL_UNLINK, Arguments{0}},
-    {"unlinkat", SYS_unlinkat, FDSPAN_CALL_NONE, FDSPAN_CALL_UNLINKAT, Arguments{bad, 0, bad}},
-    {"renameat2", SYS_renameat2, FDSPAN_CALL_NONE, FDSPAN_CALL_RENAMEAT2, Arguments{bad, 0, bad, 0, bad}},
+    {"mq_unlink", SYS_mq_unlink, FDSPAN_CALL_UNLINK, FDSPAN_CALL_UNLINK, Arguments{0}},
+    {"unlinkat", SYS_unlinkat, FDSPAN_CALL_UNLINK, FDSPAN_CALL_UNLINKAT, Arguments{bad, 0, bad}},
+    {"renameat2", SYS_renameat2, FDSPAN_CALL_UNLINK, FDSPAN_CALL_RENAMEAT2, Arguments{bad, 0, bad, 0, bad}},
 };
 
 }  // namespace

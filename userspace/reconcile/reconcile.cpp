@@ -463,6 +463,7 @@ std::uint32_t Reconciler::description_of(const Reference& row, bool file_only) {
     facts.flags = row.flags & ~static_cast<std::uint32_t>(O_CLOEXEC);
     facts.type = row.type;
     facts.name = row.name;
+    facts.seen_ns = snapshot_.ended_ns;
     facts.file_only = file_only && row.description_id == 0;
     facts.stat_known = (row.valid & field_stat) != 0;
     facts.flags_known = (row.valid & field_fdinfo) != 0;
@@ -509,9 +510,11 @@ void Reconciler::update(std::uint32_t number, const Reference& row) {
         const Index::Extra extra = index_.extra_of(number);
         const std::uint32_t flags = flags_known ? row.flags & ~static_cast<std::uint32_t>(O_CLOEXEC) : extra.flags;
         if (flags_known && !fd_known) index_.descriptions_[number].bits |= Index::flags_known;
-        // A deletion seen while the snapshot was read is newer than its rows.
-        const bool old_news = index_.name_of(description) == NameState::deleted && row.nlink != 0 &&
-                              index_.links_ns_ >= snapshot_.began_ns;
+        // A removal seen while the snapshot was read is newer than its rows. The hooks come a little before the name goes; and a name
+        // that went does not come back to who has it open.
+        const NameState known = index_.name_of(description);
+        const bool old_news = (known == NameState::deleted && row.nlink != 0 && index_.links_ns_ >= snapshot_.began_ns) ||
+                              (known == NameState::gone && row.name == NameState::named && index_.links_ns_ + ending_ns >= snapshot_.began_ns);
         if (!old_news) {
             if (extra.flags != flags || extra.rdev != kernel_device(row.rdev) || extra.nlink != row.nlink) {
                 index_.set_small(number, extra.dev, flags, kernel_device(row.rdev), row.nlink);

@@ -21,8 +21,6 @@ namespace {
 
 constexpr std::string_view deleted_mark = " (deleted)";
 constexpr std::uint64_t clock_tolerance_ns = 1'000'000;
-// The stamp of an inode is behind by a tick at most (kernel/time/timekeeping.c, ktime_get_coarse_real_ts64), a record ahead by a little.
-constexpr std::uint64_t stamp_to_record_ns = Removals::settling_ns - clock_tolerance_ns;
 constexpr std::size_t max_named = 4096;                // descriptions of one name that are told apart
 
 std::string_view dir_of(std::string_view path) { return path.substr(0, std::min(path.rfind('/'), path.size())); }
@@ -136,11 +134,12 @@ RemovalNote Removals::note_of(const Suspects& suspects, const Index::FileKey& fi
     return note;
 }
 
-// Those that the kernel side gave no file of and that may be about this one.
-std::vector<Removals::Seen*> Removals::seen_between(std::uint64_t from_ns, std::uint64_t to_ns, const Index::FileKey& file) {
+// Those that the kernel side gave no file of, that may be about this one, and that may have stamped it in that window.
+std::vector<Removals::Seen*> Removals::seen_between(std::uint64_t earliest_ns, std::uint64_t latest_ns, const Index::FileKey& file) {
     std::vector<Seen*> found;
-    for (auto seen = recent_.rbegin(); seen != recent_.rend() && seen->at_ns + settling_ns >= from_ns; ++seen) {
-        if (seen->ino == 0 && seen->at_ns >= from_ns && seen->at_ns <= to_ns && (!seen->took || *seen->took == file)) found.push_back(&*seen);
+    for (auto seen = recent_.rbegin(); seen != recent_.rend() && seen->at_ns + settling_ns >= earliest_ns; ++seen) {
+        const bool then = seen->at_ns >= earliest_ns && seen->stamp_ns <= latest_ns;
+        if (seen->ino == 0 && then && (!seen->took || *seen->took == file)) found.push_back(&*seen);
     }
     return found;
 }
@@ -279,6 +278,8 @@ void Removals::apply(const UnlinkedRecord& record, const EventSink& sink) {
     const fdspan_unlinked& raw = *record.raw;
     Seen seen;
     seen.at_ns = raw.header.boottime_ns;
+    // The clock that stamps inodes goes in ticks, of 10 ms at most unless a processor is held up.
+    seen.stamp_ns = raw.stamp_ns != 0 ? raw.stamp_ns : seen.at_ns - std::min(seen.at_ns, settling_ns);
     seen.how = removal_of(raw.how);
     seen.pid = static_cast<pid_t>(raw.header.pid);
     seen.uid = raw.uid;
@@ -388,7 +389,9 @@ void Removals::settle(std::uint64_t up_to_ns, const EventSink& sink) {
         paths_are_stale_ |= verdict == Verdict::unknown;
     }
     std::erase_if(lost_, [&](const Lost& lost) {
-        return lost.seen_ns <= up_to_ns && tell(lost, lost.seen_ns + patience_ns <= up_to_ns ? Stage::last : Stage::settled, sink);
+        if (lost.seen_ns > up_to_ns) return false;
+        const std::uint64_t since_ns = up_to_ns - lost.seen_ns;
+        return tell(lost, since_ns >= patience_ns ? Stage::last : since_ns >= call_ns ? Stage::doubtful : Stage::settled, sink);
     });
 }
 
@@ -414,9 +417,9 @@ Removals::Suspects Removals::suspects(const Lost& lost, std::string_view path, c
         if (!lost.linked || lost.nlink != 0) return none;
         return dir_of(seen->path) == dir_of(path) ? may_lead_there : linked_anywhere;
     };
-    const auto nearest = [&](std::uint64_t from_ns, std::uint64_t to_ns, Nearness farthest) {
+    const auto nearest = [&](std::uint64_t earliest_ns, std::uint64_t latest_ns, Nearness farthest) {
         Nearness best = none;
-        for (Seen* const seen : seen_between(std::max(from_ns, lost.named_ns), to_ns, file)) {
+        for (Seen* const seen : seen_between(std::max(earliest_ns, lost.named_ns), latest_ns, file)) {
             const Nearness nearness = nearness_of(seen);
             if (nearness > farthest || nearness > best) continue;
             if (nearness < best) all.seen.clear();
@@ -425,16 +428,17 @@ Removals::Suspects Removals::suspects(const Lost& lost, std::string_view path, c
         }
         // The last of those that took this very name: what it was of before was another file.
         if (best == same_path) all.seen.assign(1, *std::max_element(all.seen.begin(), all.seen.end(), [](auto* a, auto* b) { return a->at_ns < b->at_ns; }));
+        all.of_path = best == same_path;
         return !all.seen.empty();
     };
     // A look at another moment than the snapshot's, or none: the inode's stamp says nothing.
     const bool looked = look && (look->stx.stx_nlink == lost.nlink || directory);
     const std::uint64_t changed = looked ? changed_ns(look->stx) : 0;
     const bool stamped = changed >= lost.named_ns && changed <= lost.seen_ns;
-    if (stamped && nearest(changed - clock_tolerance_ns, changed + stamp_to_record_ns, anywhere ? linked_anywhere : may_lead_there)) return all;
+    if (stamped && nearest(changed - clock_tolerance_ns, changed + clock_tolerance_ns, anywhere ? linked_anywhere : may_lead_there)) return all;
     // The stamp of a file that may have had another name may be of its removal. Else it was changed since, by who holds it.
     const std::uint64_t latest = looked ? std::min(lost.seen_ns, changed) : lost.seen_ns;
-    if (!stamped || !lost.linked) nearest(lost.named_ns, latest + stamp_to_record_ns, may_lead_there);
+    if (!stamped || !lost.linked) nearest(lost.named_ns, latest + clock_tolerance_ns, may_lead_there);
     return all;
 }
 
@@ -457,7 +461,12 @@ bool Removals::tell(const Lost& seen, Stage stage, const EventSink& sink) {
     } else {
         const Suspects by = suspects(lost, path, look, stage == Stage::last);
         const bool sure = by.seen.size() == 1 && by.seen.front()->whole && by.seen.front()->path == path && !lost.linked;
-        if (stage == Stage::sure ? !sure : stage == Stage::settled && by.seen.empty()) return false;
+        switch (stage) {
+            case Stage::sure: if (!sure) return false; break;
+            case Stage::settled: if (!by.of_path) return false; break;
+            case Stage::doubtful: if (by.seen.empty()) return false; break;
+            case Stage::last: break;
+        }
         note = note_of(by, file, Interval::bounded(std::min(lost.named_ns, lost.seen_ns), lost.seen_ns));
     }
     if (!index_.paths_.equals(description.path, path)) index_.set_description_path(lost.description, index_.paths_.intern(path), false);
@@ -499,7 +508,7 @@ Removals::Verdict Removals::judge(std::uint32_t number, Seen& seen, bool final, 
         if (!final || !named) return Verdict::other;
         seen.took = file;
         const std::uint64_t changed = changed_ns(look->stx);
-        std::vector<Seen*> others = seen_between(seen.at_ns + 1, changed + stamp_to_record_ns, file);
+        std::vector<Seen*> others = seen_between(seen.at_ns + 1, changed + clock_tolerance_ns, file);
         std::erase_if(others, [&](const Seen* other) { return other->took || other->how == Removal::rmdir || dir_of(other->path) != dir_of(seen.path); });
         if (others.empty() && changed <= seen.at_ns) {
             RemovalNote deleted = note;
@@ -508,7 +517,7 @@ Removals::Verdict Removals::judge(std::uint32_t number, Seen& seen, bool final, 
             return Verdict::found;
         }
         index_.note_unlinked(number, known_nlink - 1, note, sink);
-        last.seen_ns = std::max(changed, seen.at_ns) + stamp_to_record_ns;
+        last.seen_ns = std::max(changed, seen.at_ns) + settling_ns;
         if (!tell(last, Stage::settled, sink)) lost_.push_back(last);
         return Verdict::found;
     }

@@ -35,6 +35,8 @@ public:
     // A removal is stamped a little after it was done, and an inode by a clock that goes in ticks, of 10 ms at most: what was removed so long
     // before the last record that was applied is told apart from all others.
     static constexpr std::uint64_t settling_ns = 25'000'000;
+    // So long a call may take, on a machine that is busy, from stamping the inode to its end.
+    static constexpr std::uint64_t call_ns = 200'000'000;
     // Who removed something may be held up in between; whom nothing points to yet is waited for so long.
     static constexpr std::uint64_t patience_ns = 500'000'000;
     // When all records so far were applied: looks further for what was removed until then by a path that the index does not have (through
@@ -79,6 +81,7 @@ public:
 private:
     struct Seen {
         std::uint64_t at_ns = 0;
+        std::uint64_t stamp_ns = 0;  // no inode was stamped by it with an earlier change
         Removal how = Removal::unknown;
         pid_t pid = 0;
         uid_t uid = 0;
@@ -105,6 +108,7 @@ private:
     // Removals of which one must have done it; all of one process and kind, or nobody can tell.
     struct Suspects {
         std::vector<Seen*> seen;
+        bool of_path = false;  // of the very path
         [[nodiscard]] bool agree() const;
     };
 
@@ -118,10 +122,11 @@ private:
     [[nodiscard]] bool find_resolved(Seen& seen, const EventSink& sink);
     [[nodiscard]] Verdict judge(std::uint32_t description, Seen& seen, bool final, const EventSink& sink);
     [[nodiscard]] Verdict examine(std::uint32_t description, std::uint64_t known_until_ns, const EventSink& sink);
-    [[nodiscard]] std::vector<Seen*> seen_between(std::uint64_t from_ns, std::uint64_t to_ns, const Index::FileKey& file);
+    [[nodiscard]] std::vector<Seen*> seen_between(std::uint64_t earliest_ns, std::uint64_t latest_ns, const Index::FileKey& file);
     [[nodiscard]] Suspects suspects(const Lost& lost, std::string_view path, const std::optional<Look>& look, bool anywhere);
-    // Of what is told: only what is beyond doubt; what removals of that time show, all being known; or whatever is known now.
-    enum class Stage : std::uint8_t { sure, settled, last };
+    // Of what is told: only what is beyond doubt; what removals of that very path show, all of that time being known; what others show, when
+    // no call of that time can be under way any more; or whatever is known now.
+    enum class Stage : std::uint8_t { sure, settled, doubtful, last };
     [[nodiscard]] bool tell(const Lost& seen, Stage stage, const EventSink& sink);
     [[nodiscard]] std::optional<Look> look_at(std::uint32_t description, bool text) const;
     [[nodiscard]] std::optional<Look> look_at_file(std::uint32_t description, bool text) const;

@@ -130,14 +130,20 @@ Interval interval_of(std::uint64_t earliest, std::uint64_t latest, bool exact) {
     return exact ? Interval::exact(latest) : Interval::bounded(earliest, latest);
 }
 
-}  // namespace
-
-Result<TimesAnswer> ask_times(const std::string& socket, const std::vector<pid_t>& pids) {
+Result<Conversation> ask_about(const std::string& socket, MessageType what, const std::vector<pid_t>& pids) {
     std::string payload;
     for (const std::int32_t pid : pids) append_bytes(payload, &pid, sizeof pid);
     // More of them than fit: all then.
     if (payload.size() > max_request_bytes) payload.clear();
-    auto conversation = Conversation::begin(socket, MessageType::ask_times, payload, times_silence_ns);
+    return Conversation::begin(socket, what, payload, times_silence_ns);
+}
+
+}  // namespace
+
+bool is_no_daemon(const Error& error) { return error.code == ENOENT || error.code == ECONNREFUSED || error.code == EACCES; }
+
+Result<TimesAnswer> ask_times(const std::string& socket, const std::vector<pid_t>& pids) {
+    auto conversation = ask_about(socket, MessageType::ask_times, pids);
     if (!conversation) return tl::unexpected(conversation.error());
     TimesAnswer answer;
     while (true) {
@@ -161,6 +167,48 @@ Result<TimesAnswer> ask_times(const std::string& socket, const std::vector<pid_t
                 process.rows.resize(process.process.rows);
                 std::memcpy(process.rows.data(), bytes.data(), bytes.size());
                 answer.processes.push_back(std::move(process));
+                break;
+            }
+            case MessageType::end: return answer;
+            default: return fail(EPROTO, "a malformed answer");
+        }
+    }
+}
+
+Result<DeletionsAnswer> ask_deletions(const std::string& socket, const std::vector<pid_t>& pids) {
+    auto conversation = ask_about(socket, MessageType::ask_deletions, pids);
+    if (!conversation) return tl::unexpected(conversation.error());
+    DeletionsAnswer answer;
+    while (true) {
+        auto message = conversation->next();
+        if (!message) return tl::unexpected(message.error());
+        std::string_view bytes = message->second;
+        switch (message->first) {
+            case MessageType::begin:
+                if (bytes.size() != sizeof(TimesBegin)) return fail(EPROTO, "a malformed answer");
+                answer.certain = take_struct<TimesBegin>(bytes).certain != 0;
+                break;
+            case MessageType::deletion: {
+                if (bytes.size() < sizeof(DeletionRow)) return fail(EPROTO, "a malformed answer");
+                const auto row = take_struct<DeletionRow>(bytes);
+                const std::size_t texts = std::size_t{row.comm_bytes} + row.exe_bytes + row.cgroup_bytes;
+                if (bytes.size() != texts || row.how > static_cast<std::uint32_t>(Removal::rename)) return fail(EPROTO, "a malformed answer");
+                DeletionsAnswer::File& file = answer.files.emplace_back();
+                file.id = {{row.dev_major, row.dev_minor}, row.ino};
+                file.when = interval_of(row.earliest_ns, row.latest_ns, row.exact != 0);
+                file.how = static_cast<Removal>(row.how);
+                if (row.pid == 0) break;
+                const auto take_text = [&bytes](std::size_t length) {
+                    const std::string text(bytes.substr(0, length));
+                    bytes.remove_prefix(length);
+                    return text;
+                };
+                RemovedBy& by = file.by.emplace();
+                by.pid = row.pid;
+                by.uid = row.uid;
+                by.comm = take_text(row.comm_bytes);
+                by.exe = take_text(row.exe_bytes);
+                by.cgroup = take_text(row.cgroup_bytes);
                 break;
             }
             case MessageType::end: return answer;
@@ -213,6 +261,26 @@ std::size_t join_times(Snapshot& snapshot, const TimesAnswer& answer) {
         reference.description_opened.narrow(interval_of(row.description_earliest_ns, row.description_latest_ns, (row.exact & 2U) != 0));
         if (reference.description_id == 0) reference.description_id = row.description_id;
         if (opened != reference.opened || description_opened != reference.description_opened) ++gained;
+    }
+    return gained;
+}
+
+std::size_t join_deletions(std::vector<DeletedFile>& files, const DeletionsAnswer& answer) {
+    if (!answer.certain) return 0;
+    std::map<std::pair<DeviceNumber, std::uint64_t>, const DeletionsAnswer::File*> known;
+    for (const DeletionsAnswer::File& file : answer.files) known.emplace(std::pair{file.id.dev, file.id.ino}, &file);
+    std::size_t gained = 0;
+    for (DeletedFile& file : files) {
+        const auto found = known.find({file.id.dev, file.id.ino});
+        if (found == known.end() || !file.deleted) continue;
+        const DeletionsAnswer::File& seen = *found->second;
+        // What was deleted before this file was made, or after it had been, was another one of its number.
+        if (seen.when.latest_ns < file.deleted->earliest_ns || seen.when.earliest_ns > file.deleted->latest_ns) continue;
+        const Interval before = *file.deleted;
+        file.deleted->narrow(seen.when);
+        file.how = seen.how;
+        file.by = seen.by;
+        if (before != *file.deleted || seen.by) ++gained;
     }
     return gained;
 }

@@ -20,10 +20,12 @@ inline constexpr std::uint32_t max_rows_of_process = 65536;  // a process with m
 enum class MessageType : std::uint16_t {
     ask_times = 1,  // pids, 32 bits each; none: all
     ask_check = 2,
+    ask_deletions = 3,  // pids as with ask_times: files without a name that these hold
     begin = 101,    // TimesBegin
     process = 102,  // TimesProcess, then its TimesRows
     end = 103,
     check = 104,    // JSON text
+    deletion = 105,  // DeletionRow, then the three texts
     error = 199,    // a sentence
 };
 
@@ -61,6 +63,19 @@ struct TimesRow {
     std::uint32_t reserved = 0;
 };
 static_assert(sizeof(TimesRow) == 80);
+
+// A file without a name: when the last one went, how, and who took it.
+struct DeletionRow {
+    std::uint32_t dev_major = 0, dev_minor = 0;
+    std::uint64_t ino = 0;
+    std::uint64_t earliest_ns = 0, latest_ns = 0;
+    std::uint32_t exact = 0;
+    std::uint32_t how = 0;       // Removal
+    std::int32_t pid = 0;        // 0: nobody saw who did it, or it is not for the caller to know
+    std::uint32_t uid = 0;
+    std::uint16_t comm_bytes = 0, exe_bytes = 0, cgroup_bytes = 0, reserved = 0;
+};
+static_assert(sizeof(DeletionRow) == 56);
 
 inline void append_bytes(std::string& out, const void* data, std::size_t bytes) { out.append(static_cast<const char*>(data), bytes); }
 

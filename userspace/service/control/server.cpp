@@ -209,7 +209,7 @@ bool ControlServer::parse_request(Client& client) {
         return true;
     }
     if (bytes.size() < header.bytes) return true;
-    const bool known = header.type == static_cast<std::uint16_t>(MessageType::ask_times) || header.type == static_cast<std::uint16_t>(MessageType::ask_check);
+    const bool known = header.type >= static_cast<std::uint16_t>(MessageType::ask_times) && header.type <= static_cast<std::uint16_t>(MessageType::ask_deletions);
     if (!known || bytes.size() > header.bytes || header.bytes % sizeof(std::int32_t) != 0) {
         refuse(client, "the daemon does not understand this request");
         return true;
@@ -261,17 +261,58 @@ void ControlServer::append_process(Client& client, pid_t pid, const Index& index
     append_message(client.out, MessageType::process, payload + rows);
 }
 
-void ControlServer::produce(Client& client, const Source& source, std::size_t& budget) {
-    if (client.ended) return;
-    if (client.type == static_cast<std::uint16_t>(MessageType::ask_check)) {
-        append_message(client.out, MessageType::check, source.check(client.viewer));
-        client.begun = client.ended = true;
-        return;
+// Who sees somebody that holds a file may know what became of its name. What others than root are told of who took it is what
+// everybody's /proc shows, of their own processes.
+void ControlServer::append_deletion(Client& client, const std::pair<DeviceNumber, std::uint64_t>& file, const Index& index, Seen& seen) {
+    const auto& [dev, ino] = file;
+    const std::optional<DeletedView> deleted = index.deleted_file(dev, ino);
+    if (!deleted) return;  // released meanwhile
+    bool shown = client.pids.empty() && client.viewer.sees_all();
+    if (!shown) {
+        index.for_each_of_file(dev, ino, [&](const IndexRow& row) {
+            const pid_t pid = row.process.pid;
+            if (shown || pid == 0 || (!client.pids.empty() && !std::binary_search(client.pids.begin(), client.pids.end(), pid, std::greater<>()))) return;
+            const auto [known, added] = seen.try_emplace(pid, false);
+            if (added) known->second = client.viewer.sees(pid);
+            shown = known->second;
+        });
     }
+    if (!shown) return;
+    DeletionRow out;
+    out.dev_major = dev.major;
+    out.dev_minor = dev.minor;
+    out.ino = ino;
+    out.earliest_ns = deleted->when.earliest_ns;
+    out.latest_ns = std::min(deleted->when.latest_ns, boottime_now_ns());
+    out.exact = deleted->when.is_exact() ? 1 : 0;
+    out.how = static_cast<std::uint32_t>(deleted->how);
+    std::string texts;
+    if (deleted->by && (client.viewer.sees_all() || deleted->by->uid == client.viewer.uid())) {
+        const auto text = [&texts](std::string_view value) {
+            constexpr std::size_t longest = 4096;
+            texts += value.substr(0, longest);
+            return static_cast<std::uint16_t>(std::min(value.size(), longest));
+        };
+        out.pid = deleted->by->pid;
+        out.uid = deleted->by->uid;
+        out.comm_bytes = text(deleted->by->comm);
+        if (client.viewer.sees_all()) out.exe_bytes = text(deleted->by->exe);
+        out.cgroup_bytes = text(deleted->by->cgroup);
+    }
+    std::string payload;
+    append_bytes(payload, &out, sizeof out);
+    append_message(client.out, MessageType::deletion, payload + texts);
+}
+
+void ControlServer::begin_answer(Client& client, const Source& source) {
+    client.begun = true;
+    const TimesBegin begin{static_cast<std::uint32_t>(source.backend), source.certain ? 1U : 0U};
+    append_message(client.out, MessageType::begin, {reinterpret_cast<const char*>(&begin), sizeof begin});
+}
+
+void ControlServer::produce_times(Client& client, const Source& source, std::size_t& budget) {
     if (!client.begun) {
-        client.begun = true;
-        const TimesBegin begin{static_cast<std::uint32_t>(source.backend), source.certain ? 1U : 0U};
-        append_message(client.out, MessageType::begin, {reinterpret_cast<const char*>(&begin), sizeof begin});
+        begin_answer(client, source);
         if (client.pids.empty()) {
             client.pids = client.viewer.sees_all() ? source.index.processes() : source.index.processes_of(client.viewer.uid());
         }
@@ -284,9 +325,35 @@ void ControlServer::produce(Client& client, const Source& source, std::size_t& b
         // A process that is not shown costs a look at /proc.
         budget -= std::min(budget, client.out.size() - before + 1024);
     }
-    if (!client.pids.empty()) return;
-    append_message(client.out, MessageType::end, {});
-    client.ended = true;
+    client.ended = client.pids.empty();
+}
+
+void ControlServer::produce_deletions(Client& client, const Source& source, std::size_t& budget) {
+    if (!client.begun) {
+        begin_answer(client, source);
+        client.files = source.index.deleted_files();
+    }
+    Seen seen;
+    while (!client.files.empty() && client.out.size() - client.out_at < buffer_bytes && budget > 0) {
+        const std::size_t before = client.out.size(), looked = seen.size();
+        append_deletion(client, client.files.back(), source.index, seen);
+        client.files.pop_back();
+        budget -= std::min(budget, client.out.size() - before + 64 + 1024 * (seen.size() - looked));
+    }
+    client.ended = client.files.empty();
+}
+
+void ControlServer::produce(Client& client, const Source& source, std::size_t& budget) {
+    if (client.ended) return;
+    switch (static_cast<MessageType>(client.type)) {
+        case MessageType::ask_check:
+            append_message(client.out, MessageType::check, source.check(client.viewer));
+            client.begun = client.ended = true;
+            return;
+        case MessageType::ask_deletions: produce_deletions(client, source, budget); break;
+        default: produce_times(client, source, budget); break;
+    }
+    if (client.ended) append_message(client.out, MessageType::end, {});
 }
 
 bool ControlServer::write_answer(Client& client) {

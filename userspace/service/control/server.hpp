@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "api/snapshot.hpp"
@@ -76,7 +77,8 @@ private:
         std::size_t out_at = 0;
         bool asked = false, begun = false, ended = false;
         std::uint16_t type = 0;
-        std::vector<pid_t> pids;         // still to be answered for, the last first
+        std::vector<pid_t> pids;         // still to be answered for, the last first; ask_deletions: whose files, all if empty
+        std::vector<std::pair<DeviceNumber, std::uint64_t>> files;  // ask_deletions: likewise
         std::uint64_t deadline_ns = 0, total_deadline_ns = 0;
         std::uint32_t polled = 0;
     };
@@ -87,6 +89,11 @@ private:
     bool parse_request(Client& client);
     void produce(Client& client, const Source& source, std::size_t& budget);
     void append_process(Client& client, pid_t pid, const Index& index);
+    using Seen = std::map<pid_t, bool>;  // whom the viewer sees; of one moment, for a pid is somebody else's in the next
+    void append_deletion(Client& client, const std::pair<DeviceNumber, std::uint64_t>& file, const Index& index, Seen& seen);
+    void begin_answer(Client& client, const Source& source);
+    void produce_times(Client& client, const Source& source, std::size_t& budget);
+    void produce_deletions(Client& client, const Source& source, std::size_t& budget);
     bool write_answer(Client& client);
     void poll_for(Client& client, std::uint32_t events);
     void refuse(Client& client, std::string_view why);
