@@ -424,10 +424,7 @@ static __always_inline void fdspan_fill_place(struct fdspan_place *place, __s32 
 	place->flags |= cut;
 }
 
-/*
- * Removals under way: by thread, what the clock said as they began that inodes are stamped by. It goes in ticks, and is behind by
- * as much as the tick is late (kernel/time/timekeeping.c, ktime_get_coarse_ns).
- */
+/* Calls under way that may remove a name: by thread, since when. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 4096);
@@ -442,11 +439,9 @@ static __noinline int fdspan_enter_removal(void)
 
 	if (!with || !with->emit)
 		return 0;
-	__u64 coarse = bpf_ktime_get_coarse_ns();
-	__u64 behind = bpf_ktime_get_ns() - coarse;
-	__u64 stamp = bpf_ktime_get_boot_ns() - behind;
+	__u64 now = bpf_ktime_get_boot_ns();
 
-	bpf_map_update_elem(&removing, &thread, &stamp, BPF_ANY);
+	bpf_map_update_elem(&removing, &thread, &now, BPF_ANY);
 	return 0;
 }
 
@@ -469,7 +464,7 @@ static __always_inline void fdspan_removed(__u16 how, __u16 places, __s32 dfd, _
 	__u64 thread = bpf_get_current_pid_tgid();
 	__u64 *began = places ? bpf_map_lookup_elem(&removing, &thread) : NULL;
 
-	record->stamp_ns = began ? *began : 0;
+	record->began_ns = began ? *began : 0;
 	record->ino = 0;
 	record->dev = 0;
 	record->nlink = 0;

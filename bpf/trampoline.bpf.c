@@ -258,7 +258,7 @@ static __always_inline void fdspan_send_removal(__u16 how, __u64 dentry, __u64 i
 	record->ino = FDSPAN_READ(struct inode, inode, i_ino);
 	record->dev = FDSPAN_READ(struct super_block, sb, s_dev);
 	record->nlink = FDSPAN_READ(struct inode, inode, i_nlink);
-	record->stamp_ns = 0;
+	record->began_ns = 0;
 	record->mode = FDSPAN_READ(struct inode, inode, i_mode);
 	record->allocated = FDSPAN_READ(struct super_block, sb, s_magic) == OVERLAYFS_SUPER_MAGIC ? FDSPAN_ALLOCATED_BELOW :
 												   fdspan_allocated(inode);

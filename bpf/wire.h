@@ -316,7 +316,7 @@ FDSPAN_ASSERT_SIZE(struct fdspan_place, 1032);
 struct fdspan_unlinked {
 	struct fdspan_record header;
 	fdspan_u64 ino;       /* of the file that lost the name; 0: not known */
-	fdspan_u64 stamp_ns;  /* the earliest change that the call may have stamped an inode with; 0: not known */
+	fdspan_u64 began_ns;  /* the call; 0: not known */
 	fdspan_u64 cgroup;    /* id in the unified hierarchy */
 	fdspan_u64 allocated; /* bytes, as far as the inode itself counts them, or FDSPAN_ALLOCATED_BELOW; with ino only */
 	fdspan_u32 dev;

@@ -211,14 +211,14 @@ struct RemovingForReal : Removing {
         held[name] = fd;
     }
     // A record of the syscall backend.
-    void say(std::uint32_t pid, std::uint64_t at_ns, std::uint16_t how, const std::vector<std::string>& paths, std::uint64_t stamp_ns = 0) {
+    void say(std::uint32_t pid, std::uint64_t at_ns, std::uint16_t how, const std::vector<std::string>& paths, std::uint64_t began_ns = 0) {
         Bytes bytes(FDSPAN_UNLINKED_BYTES(paths.size()));
         auto& raw = bytes.as<fdspan_unlinked>();
         raw.header.type = FDSPAN_RECORD_UNLINKED;
         raw.header.size = static_cast<std::uint32_t>(bytes.size());
         raw.header.boottime_ns = at_ns;
         raw.header.pid = raw.header.tid = pid;
-        raw.stamp_ns = stamp_ns;
+        raw.began_ns = began_ns;
         raw.how = how;
         raw.places = static_cast<fdspan_u16>(paths.size());
         std::strcpy(raw.comm, "rm");
@@ -319,7 +319,7 @@ TEST_CASE("of removals that nobody can tell apart none is blamed") {
 }
 
 TEST_CASE("a removal whose end is told late is found by its begin, and one that began too late is not blamed") {
-    constexpr std::uint64_t tick_ns = 10'000'000, moment_ns = 15'000'000, long_ns = 150'000'000;
+    constexpr std::uint64_t long_ns = 150'000'000;
     RemovingForReal feed;
     feed.make("a/victim");
     feed.link("a/victim", "b/second");
@@ -329,10 +329,10 @@ TEST_CASE("a removal whose end is told late is found by its begin, and one that 
     const std::uint64_t before_ns = boottime_now_ns();
     const std::uint64_t after_ns = feed.unlink("b/second");
     feed.take_told();
-    feed.say(103, after_ns + moment_ns, FDSPAN_UNLINK_UNLINK, {feed.at("c/unheld")}, after_ns + 2'000'000);
-    feed.removals.settle(after_ns + 3 * Removals::settling_ns, feed.shorter());
+    feed.say(103, after_ns + 3 * Removals::settling_ns, FDSPAN_UNLINK_UNLINK, {feed.at("c/unheld")}, after_ns + 2 * Removals::settling_ns);
+    feed.removals.settle(after_ns + 4 * Removals::settling_ns, feed.shorter());
     CHECK(feed.take_told().empty());
-    feed.say(102, after_ns + long_ns, FDSPAN_UNLINK_UNLINK, {feed.at("b/second")}, before_ns - tick_ns);
+    feed.say(102, after_ns + long_ns, FDSPAN_UNLINK_UNLINK, {feed.at("b/second")}, before_ns);
     feed.settle_all();
     CHECK(feed.take_told() == Lines{"deleted a/victim unlink by 102"});
 }

@@ -278,8 +278,9 @@ void Removals::apply(const UnlinkedRecord& record, const EventSink& sink) {
     const fdspan_unlinked& raw = *record.raw;
     Seen seen;
     seen.at_ns = raw.header.boottime_ns;
-    // The clock that stamps inodes goes in ticks, of 10 ms at most unless a processor is held up.
-    seen.stamp_ns = raw.stamp_ns != 0 ? raw.stamp_ns : seen.at_ns - std::min(seen.at_ns, settling_ns);
+    // The clock that stamps inodes goes in ticks, of 10 ms at most (kernel/time/timekeeping.c, ktime_get_coarse_real_ts64).
+    const std::uint64_t began_ns = raw.began_ns != 0 ? raw.began_ns : seen.at_ns;
+    seen.stamp_ns = began_ns - std::min(began_ns, settling_ns);
     seen.how = removal_of(raw.how);
     seen.pid = static_cast<pid_t>(raw.header.pid);
     seen.uid = raw.uid;
