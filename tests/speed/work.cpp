@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "decode/decode.hpp"
+#include "event_json.hpp"
 #include "index/index.hpp"
 #include "snapshot/procfs_mounts.hpp"
 #include "snapshot/procfs_parse.hpp"
@@ -125,6 +126,8 @@ int main(int argc, char** argv) {
     Index index;
     Tape tape;
     std::uint64_t told = 0;
+    std::string line;
+    cli::EventJson json{WallClock{}};
     const auto play = [&](const EventSink& sink) {
         tape.each([&](const Record& record) { index.apply(record, sink); });
         return tape.size();
@@ -150,6 +153,7 @@ int main(int argc, char** argv) {
          }},
         {"index-churn", [&] { return churning({}); }},
         {"index-churn-delivered", [&] { return churning([&told](const Event& event) { told += event.process != nullptr; }); }},
+        {"watch-churn", [&] { return churning([&](const Event& event) { line.clear(), json.append(line, event); }); }},
         {"index-file-query", [&]() -> std::function<std::size_t()> {
              tape.open_all();
              play({});

@@ -50,7 +50,7 @@ struct Sample {
         reference.fd = 7;
         reference.type = FileType::reg;
         reference.name = NameState::named;
-        reference.valid = field_all;
+        reference.valid = field_all | field_size | field_position;
         reference.path = strings.intern("/var/log/x");
         reference.dev = {254, 0};
         reference.ino = 1234;

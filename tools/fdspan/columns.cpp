@@ -5,6 +5,7 @@
 #include <strings.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <limits>
@@ -20,11 +21,18 @@ using Number = std::optional<std::uint64_t>;
 constexpr std::int64_t ns_per_s = 1'000'000'000;
 constexpr std::uint32_t map_shared = 1U << 31U;
 
+// "000102…99"
+constexpr auto digit_pairs = [] {
+    std::array<char, 200> pairs{};
+    for (std::size_t i = 0; i < pairs.size(); ++i) pairs[i] = static_cast<char>('0' + (i % 2 == 0 ? i / 20 : i / 2 % 10));
+    return pairs;
+}();
+
 bool has(Row row, Field field) { return (row.reference->valid & field) != 0; }
 bool is_fd(Row row) { return row.reference->ref == RefKind::fd; }
 bool is_mem(Row row) { return row.reference->ref == RefKind::mem; }
 // Bytes and blocks mean something for these only.
-bool has_size(Row row) { return has(row, field_stat); }
+bool has_size(Row row) { return has(row, field_size); }
 
 std::string_view text(Row row, StringId id) { return row.strings->get(id); }
 
@@ -89,7 +97,7 @@ Number size(Row row) { return has_size(row) ? Number(row.reference->size) : Numb
 Number allocated(Row row) { return has_size(row) ? Number(row.reference->allocated) : Number(); }
 Number plain_size(Row row) { return row.human_sizes ? Number() : size(row); }
 Number plain_allocated(Row row) { return row.human_sizes ? Number() : allocated(row); }
-Number position(Row row) { return is_fd(row) && has(row, field_fdinfo) ? Number(row.reference->pos) : Number(); }
+Number position(Row row) { return is_fd(row) && has(row, field_position) ? Number(row.reference->pos) : Number(); }
 Number mount(Row row) {
     return row.reference->mnt_id >= 0 ? Number(static_cast<std::uint64_t>(row.reference->mnt_id)) : Number();
 }
@@ -133,11 +141,12 @@ void append_protection(std::string& out, std::uint32_t flags) {
     out += (flags & map_shared) != 0 ? 's' : 'p';
 }
 
-void append_id(std::string& out, std::uint64_t id) {
-    std::array<char, 16> digits{};
-    for (std::size_t at = digits.size(); at > 0; id >>= 4U) digits[--at] = "0123456789abcdef"[id & 15U];
-    out.append(digits.data(), digits.size());
+std::array<char, 16> id_text(std::uint64_t id) {
+    std::array<char, 16> text;
+    for (std::size_t at = text.size(); at > 0; id >>= 4U) text[--at] = "0123456789abcdef"[id & 15U];
+    return text;
 }
+std::string_view view(const std::array<char, 16>& text) { return {text.data(), text.size()}; }
 
 std::string outside(Row row) {
     const bool named = row.reference->name != NameState::memfd && row.reference->name != NameState::shm;
@@ -341,29 +350,21 @@ const Column table[] = {
     {"OPENED", "when the descriptor was opened", "opened", "time or null", Align::left, Shrink::never, field_times,
      [](std::string& out, Row row) { row.clock->append_text(out, row.reference->opened); },
      [](std::string& out, Row row) {
-         key(out, "opened");
-         row.clock->append_json(out, row.reference->opened);
-         out += ',';
+         Piece<320> piece;
+         out += piece.add("\"opened\":").add(row.clock->json(row.reference->opened)).add(",").text();
      },
      opened_key},
     {"DESCRIPTION", "id of the open file description; shared by dup, fork and SCM_RIGHTS", "description", "object", Align::left,
      Shrink::never, field_times,
      [](std::string& out, Row row) {
-         if (row.reference->description_id != 0) append_id(out, row.reference->description_id);
+         if (row.reference->description_id != 0) out += view(id_text(row.reference->description_id));
      },
      [](std::string& out, Row row) {
-         key(out, "description");
-         out += "{\"id\":";
-         if (row.reference->description_id != 0) {
-             out += '"';
-             append_id(out, row.reference->description_id);
-             out += '"';
-         } else {
-             out += "null";
-         }
-         out += ",\"opened\":";
-         row.clock->append_json(out, row.reference->description_opened);
-         out += "},";
+         Piece<320> piece;
+         piece.add("\"description\":{\"id\":");
+         if (const std::uint64_t id = row.reference->description_id; id != 0) piece.add("\"").add(view(id_text(id))).add("\"");
+         else piece.add("null");
+         out += piece.add(",\"opened\":").add(row.clock->json(row.reference->description_opened)).add("},").text();
      },
      description_key},
     {"NAME", "path as last known; a deleted file's ends in \" (deleted)\"", "path, path_bytes", "string", Align::left, Shrink::middle,
@@ -395,67 +396,83 @@ void append_human(std::string& out, std::uint64_t bytes) {
     out += shown.data();
 }
 
-void WallClockText::append(std::string& out, std::uint64_t boottime_ns) {
+WallClockText::Digits WallClockText::digits(std::uint64_t boottime_ns) {
     const std::int64_t realtime = clock_.to_realtime_ns(boottime_ns);
-    const std::int64_t second = realtime / ns_per_s;
+    Digits out;
     if (realtime < 0) {
-        out += rfc3339(realtime);
-        return;
+        const std::string whole = rfc3339(realtime);
+        std::memcpy(out.data(), whole.data(), std::min(whole.size(), out.size()));
+        return out;
     }
+    const std::int64_t second = realtime / ns_per_s;
     Second& entry = seen_[static_cast<std::size_t>(second) % seen_.size()];
     if (entry.second != second) {
         const std::string whole = rfc3339(second * ns_per_s);
         entry.second = second;
         std::memcpy(entry.text.data(), whole.data(), 19);
     }
-    std::array<char, 30> text{};
-    std::memcpy(text.data(), entry.text.data(), 19);
-    text[19] = '.';
-    auto rest = static_cast<std::uint32_t>(realtime % ns_per_s);
-    for (std::size_t digit = 28; digit > 19; --digit, rest /= 10) text[digit] = static_cast<char>('0' + rest % 10);
-    text[29] = 'Z';
+    std::memcpy(out.data(), entry.text.data(), 19);
+    out[19] = '.';
+    const auto rest = static_cast<std::uint32_t>(realtime % ns_per_s);
+    out[20] = static_cast<char>('0' + rest / 100'000'000);
+    const auto pair = [&out](std::size_t at, std::uint32_t two_digits) { std::memcpy(&out[at], &digit_pairs[2 * std::size_t{two_digits}], 2); };
+    pair(21, rest / 1'000'000 % 100);
+    pair(23, rest / 10'000 % 100);
+    pair(25, rest / 100 % 100);
+    pair(27, rest % 100);
+    out[29] = 'Z';
+    return out;
+}
+
+void WallClockText::append(std::string& out, std::uint64_t boottime_ns) {
+    const Digits text = digits(boottime_ns);
     out.append(text.data(), text.size());
 }
 
-void WallClockText::append_json(std::string& out, const Interval& moment) {
-    if (moment.latest_ns == std::numeric_limits<std::uint64_t>::max()) {
-        out += "null";
-        return;
-    }
-    Shown& shown = shown_[(moment.latest_ns ^ moment.earliest_ns >> 7U) % shown_.size()];
-    if (shown.text.empty() || shown.moment != moment) {
-        shown.moment = moment;
-        shown.text.clear();
-        make_json(shown.text, moment);
-    }
-    out += shown.text;
+void WallClockText::append_json(std::string& out, const Interval& moment) { out += json(moment); }
+
+std::string_view WallClockText::json(const Interval& moment) {
+    if (moment.latest_ns == std::numeric_limits<std::uint64_t>::max()) return "null";
+    const Shown& shown = show(moment);
+    return {shown.text.data(), shown.bytes};
 }
 
-void WallClockText::make_json(std::string& out, const Interval& moment) {
+std::string_view WallClockText::latest(const Interval& moment) {
+    const Shown& shown = show(moment);
+    return {shown.latest.data(), shown.latest.size()};
+}
+
+const WallClockText::Shown& WallClockText::show(const Interval& moment) {
+    Shown& shown = shown_[(moment.latest_ns ^ moment.earliest_ns >> 7U) % shown_.size()];
+    if (shown.bytes == 0 || shown.moment != moment) {
+        shown.moment = moment;
+        make_json(shown);
+    }
+    return shown;
+}
+
+void WallClockText::make_json(Shown& shown) {
+    const Interval& moment = shown.moment;
     const bool has_earliest = moment.is_exact() || moment.has_earliest();
-    out += moment.is_exact() ? "{\"source\":\"kernel\",\"earliest\":" : "{\"source\":\"bounded\",\"earliest\":";
-    const std::size_t earliest_at = out.size();
-    if (has_earliest) {
-        out += '"';
-        append(out, moment.earliest_ns);
-        out += "\",\"latest\":";
-    } else {
-        out += "null,\"latest\":";
-    }
+    shown.latest = digits(moment.latest_ns);
+    const std::string_view latest_text(shown.latest.data(), shown.latest.size());
+    Piece<json_bytes> piece;
+    piece.add(moment.is_exact() ? "{\"source\":\"kernel\",\"earliest\":" : "{\"source\":\"bounded\",\"earliest\":");
     if (moment.is_exact()) {
-        // The same again, without what stands behind it.
-        out.append(out, earliest_at, out.size() - earliest_at - std::string_view(",\"latest\":").size());
+        piece.add("\"").add(latest_text).add("\"");
+    } else if (has_earliest) {
+        const Digits earliest = digits(moment.earliest_ns);
+        piece.add("\"").add({earliest.data(), earliest.size()}).add("\"");
     } else {
-        out += '"';
-        append(out, moment.latest_ns);
-        out += '"';
+        piece.add("null");
     }
-    Piece<128> piece;
-    piece.add(",\"earliest_boottime_ns\":");
+    piece.add(",\"latest\":\"").add(latest_text).add("\",\"earliest_boottime_ns\":");
     if (has_earliest) piece.add(static_cast<unsigned long long>(moment.earliest_ns));
     else piece.add("null");
     piece.add(",\"latest_boottime_ns\":").add(static_cast<unsigned long long>(moment.latest_ns)).add("}");
-    out += piece.text();
+    const std::string_view text = piece.text();
+    std::memcpy(shown.text.data(), text.data(), text.size());
+    shown.bytes = text.size();
 }
 
 void WallClockText::append_text(std::string& out, const Interval& moment) {

@@ -23,12 +23,17 @@ class WallClockText {
 public:
     explicit WallClockText(WallClock clock) : clock_(clock) {}
     void append(std::string& out, std::uint64_t boottime_ns);
-    // The JSON object T of a moment, or null.
+    // The JSON object T of a moment, or null; valid until the next call.
+    [[nodiscard]] std::string_view json(const Interval& moment);
     void append_json(std::string& out, const Interval& moment);
+    // Of a moment that is known: its latest time, as append() has it; valid until the next call.
+    [[nodiscard]] std::string_view latest(const Interval& moment);
     // For tables: the time when exact, "EARLIEST..LATEST" when bounded.
     void append_text(std::string& out, const Interval& moment);
 
 private:
+    static constexpr std::size_t json_bytes = 256;
+    using Digits = std::array<char, 30>;  // "2026-11-21T23:35:08.000000001Z"
     struct Second {
         std::int64_t second = -1;
         std::array<char, 20> text{};  // "2026-11-21T23:35:08"
@@ -36,9 +41,13 @@ private:
     // An event says the same moment several times, and a process the same beginning in every row.
     struct Shown {
         Interval moment;
-        std::string text;
+        std::size_t bytes = 0;
+        std::array<char, json_bytes> text;
+        Digits latest;
     };
-    void make_json(std::string& out, const Interval& moment);
+    [[nodiscard]] const Shown& show(const Interval& moment);
+    [[nodiscard]] Digits digits(std::uint64_t boottime_ns);
+    void make_json(Shown& shown);
     WallClock clock_;
     std::array<Second, 64> seen_;
     std::array<Shown, 64> shown_;

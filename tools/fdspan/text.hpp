@@ -43,21 +43,24 @@ public:
     // What does not fit is cut: capacity is for the caller to choose.
     Piece& add(std::string_view text) {
         const std::size_t bytes = text.size() < room() ? text.size() : room();
-        std::memcpy(end_, text.data(), bytes);
-        end_ += bytes;
+        std::memcpy(bytes_.data() + used_, text.data(), bytes);
+        used_ += bytes;
         return *this;
     }
     Piece& add(unsigned long long value) {
         // A 32-bit division costs half.
-        end_ = value <= 0xffffffffULL ? std::to_chars(end_, bytes_.end(), static_cast<unsigned>(value)).ptr : std::to_chars(end_, bytes_.end(), value).ptr;
+        char* const at = bytes_.data() + used_;
+        char* const end = bytes_.data() + capacity;
+        used_ = static_cast<std::size_t>((value <= 0xffffffffULL ? std::to_chars(at, end, static_cast<unsigned>(value)).ptr : std::to_chars(at, end, value).ptr) -
+                                         bytes_.data());
         return *this;
     }
-    [[nodiscard]] std::string_view text() const { return {bytes_.data(), static_cast<std::size_t>(end_ - bytes_.data())}; }
+    [[nodiscard]] std::string_view text() const { return {bytes_.data(), used_}; }
 
 private:
-    [[nodiscard]] std::size_t room() const { return static_cast<std::size_t>(bytes_.data() + capacity - end_); }
+    [[nodiscard]] std::size_t room() const { return capacity - used_; }
     std::array<char, capacity> bytes_;
-    char* end_ = bytes_.data();
+    std::size_t used_ = 0;
 };
 
 void append_number(std::string& out, unsigned long long value);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <cstdlib>
 #include <limits>
 
 #include <spdlog/spdlog.h>
@@ -16,8 +17,8 @@
 #include "base/unique_fd.hpp"
 #include "columns.hpp"
 #include "duration.hpp"
+#include "event_json.hpp"
 #include "filter.hpp"
-#include "mount_view.hpp"
 #include "options.hpp"
 #include "text.hpp"
 
@@ -40,18 +41,6 @@ void request_stop(int) {
     errno = saved;
 }
 
-bool is_one_of(const Column& column, std::initializer_list<std::string_view> names) {
-    return std::find(names.begin(), names.end(), column.name) != names.end();
-}
-// What is true of a file, whoever holds it.
-bool is_of_file(const Column& column) {
-    return is_one_of(column, {"TYPE", "DELETED", "STATE", "DEV", "RDEV", "INO", "NLINK", "DESCRIPTION", "NAME"});
-}
-// What is particular to one holder of a file.
-bool is_of_holding(const Column& column) {
-    return is_one_of(column, {"TID", "REF", "FD", "FLAGS", "MAP", "AGE", "OPENED", "DESCRIPTION"});
-}
-
 constexpr std::uint32_t bit(EventKind kind) { return 1U << static_cast<unsigned>(kind); }
 
 struct WatchOptions {
@@ -69,12 +58,12 @@ struct WatchOptions {
 class EventPrinter {
 public:
     EventPrinter(const WatchOptions& options, Output& output)
-        : options_(options), output_(output), color_(make_palette(options.color)), clock_(WallClock::now()) {}
+        : options_(options), output_(output), color_(make_palette(options.color)), wall_(WallClock::now()), clock_(wall_), json_(wall_) {}
 
     void print_started(Backend backend);
     void operator()(const Event& event);
     // The two clocks drift apart, and the wall clock may be set.
-    void refresh_clock() { clock_ = WallClockText(WallClock::now()); }
+    void refresh_clock();
 
     [[nodiscard]] bool done() const { return options_.count && printed_ >= *options_.count; }
     [[nodiscard]] std::uint64_t printed() const { return printed_; }
@@ -82,8 +71,6 @@ public:
 
 private:
     [[nodiscard]] bool wanted(const Event& event) const;
-    void print_json(const Event& event);
-    void print_json_removal(const Event& event);
     void append_removal(std::string& out, const Event& event);
     void print_text(const Event& event);
     [[nodiscard]] RowContext context(const Event& event);
@@ -91,12 +78,24 @@ private:
     const WatchOptions& options_;
     Output& output_;
     Palette color_;
+    WallClock wall_;
     WallClockText clock_;
+    EventJson json_;
     UserNames users_;
     bool stdout_is_terminal_ = stdout_is_terminal();
     std::uint64_t printed_ = 0;
     std::uint64_t lost_ = 0;
 };
+
+void EventPrinter::refresh_clock() {
+    // Less is within what reading two clocks one after the other is uncertain by; one moment has one text.
+    constexpr std::int64_t jitter_ns = 10'000;
+    const WallClock now = WallClock::now();
+    if (std::abs(now.offset_ns - wall_.offset_ns) <= jitter_ns) return;
+    wall_ = now;
+    clock_ = WallClockText(now);
+    json_.set_clock(now);
+}
 
 void EventPrinter::print_started(Backend backend) {
     if (options_.json) {
@@ -133,7 +132,7 @@ void EventPrinter::operator()(const Event& event) {
     if (done() || !wanted(event)) return;
     ++printed_;
     if (options_.json) {
-        print_json(event);
+        json_.append(output_.buffer(), event);
     } else {
         print_text(event);
     }
@@ -148,104 +147,6 @@ std::string length_text(const Interval& length) {
 
 RowContext EventPrinter::context(const Event& event) {
     return {event.strings, event.process, event.reference, 0, event.when.latest_ns, &clock_, &users_, false};
-}
-
-void EventPrinter::print_json(const Event& event) {
-    std::string& out = output_.buffer();
-    const auto number = [&out](std::string_view key, unsigned long long value) {
-        out += '"';
-        out += key;
-        out += "\":";
-        append_number(out, value);
-        out += ',';
-    };
-    out += '{';
-    append_json_text(out, "event", to_string(event.kind));
-    number("boottime_ns", event.when.latest_ns);
-    out += "\"time\":\"";
-    clock_.append(out, event.when.latest_ns);
-    out += "\",\"when\":";
-    clock_.append_json(out, event.when);
-    out += ',';
-    if (event.process != nullptr || event.reference != nullptr) {
-        RowContext row = context(event);
-        // It costs a look at /proc: not for events that come by the thousand.
-        MountView mounts;
-        if (event.process != nullptr && (event.kind == EventKind::deleted || event.kind == EventKind::unlinked)) row.mounts = &mounts;
-        for (const Column& column : all_columns()) {
-            if (column.json == nullptr || column.name == "AGE") continue;  // the duration of a closed span says it
-            if (column.name == "ALLOCATED" && event.allocated) continue;   // the event knows better
-            const bool known = event.process == nullptr ? is_of_file(column) : column.of_process || event.reference != nullptr;
-            if (known) column.json(out, row);
-        }
-    }
-    const auto span = [&](std::string_view key, std::string_view key_max, const Interval& length) {
-        number(key, length.earliest_ns);
-        if (length.latest_ns == std::numeric_limits<std::uint64_t>::max()) {
-            out += '"';
-            out += key_max;
-            out += "\":null,";
-        } else {
-            number(key_max, length.latest_ns);
-        }
-    };
-    if (event.duration) span("duration_ns", "duration_max_ns", *event.duration);
-    if (event.held_deleted) span("held_deleted_ns", "held_deleted_max_ns", *event.held_deleted);
-    if (event.allocated) number("allocated", *event.allocated);
-    if (event.kind == EventKind::deleted || event.kind == EventKind::unlinked) print_json_removal(event);
-    switch (event.kind) {
-        case EventKind::lost:
-            number("lost", event.lost_records);
-            append_json_text(out, "reason", to_string(event.loss_reason));
-            if (event.cpu) number("cpu", *event.cpu);
-            break;
-        case EventKind::exit:
-            out += "\"exit_code\":";
-            append_number(out, static_cast<long long>(event.exit_code));
-            out += ',';
-            break;
-        case EventKind::resynced:
-            number("added", event.added);
-            number("ended", event.ended);
-            break;
-        default: break;
-    }
-    out.back() = '}';
-    out += '\n';
-}
-
-// Who took the name and how, what it was worth, and who has the file now.
-void EventPrinter::print_json_removal(const Event& event) {
-    std::string& out = output_.buffer();
-    append_json_text(out, "how", to_string(event.how));
-    if (event.by == nullptr) {
-        out += "\"by\":null,";
-    } else {
-        out += "\"by\":{\"pid\":";
-        append_number(out, static_cast<long long>(event.by->pid));
-        out += ",\"uid\":";
-        append_number(out, static_cast<unsigned long long>(event.by->uid));
-        out += ',';
-        for (const auto& [key, text] : {std::pair{"comm", event.by->comm}, {"exe", event.by->exe}, {"cgroup", event.by->cgroup}}) {
-            append_json_text(out, key, event.strings->get(text));
-        }
-        out.back() = '}';
-        out += ',';
-    }
-    out += "\"holder_count\":";
-    append_number(out, static_cast<unsigned long long>(event.holder_count));
-    out += ",\"holders\":[";
-    for (const Holder& holder : event.holders) {
-        const RowContext row{event.strings, holder.process, holder.reference, 0, event.when.latest_ns, &clock_, &users_, false};
-        out += '{';
-        for (const Column& column : all_columns()) {
-            if (column.json != nullptr && (column.of_process || is_of_holding(column))) column.json(out, row);
-        }
-        out.back() = '}';
-        out += ',';
-    }
-    if (out.back() == ',') out.pop_back();
-    out += "],";
 }
 
 // "by rm (pid 12, user root, /usr/bin/rm) with unlink, 4096 bytes, held by: sleep 812 fd 3 (5s)"

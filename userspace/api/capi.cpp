@@ -604,7 +604,7 @@ int fdspan_cursor_next(fdspan_cursor* cursor, const fdspan_row** row) {
                 const std::string_view path = found->strings.get(found->reference.path);
                 if (!cursor->filter.matches(found->process, found->reference, path) || !cursor->tracker_filter.matches(found->reference, path)) continue;
                 *row = &cursor->row.assign(fdspan::capi::to_c(found->process, found->strings),
-                                           fdspan::capi::to_c(found->reference, found->strings, false));
+                                           fdspan::capi::to_c(found->reference, found->strings));
                 return 1;
             }
             return 0;
@@ -614,7 +614,7 @@ int fdspan_cursor_next(fdspan_cursor* cursor, const fdspan_row** row) {
             const fdspan::Reference& reference = snapshot.references[cursor->next++];
             const fdspan::Process& process = snapshot.processes[reference.process];
             if (!cursor->filter.matches(process, reference, snapshot.text(reference.path))) continue;
-            *row = &cursor->row.assign(fdspan::capi::to_c(process, snapshot.strings), fdspan::capi::to_c(reference, snapshot.strings, true));
+            *row = &cursor->row.assign(fdspan::capi::to_c(process, snapshot.strings), fdspan::capi::to_c(reference, snapshot.strings));
             return 1;
         }
         return 0;

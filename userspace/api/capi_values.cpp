@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <limits>
+#include <utility>
 
 namespace fdspan::capi {
 namespace {
@@ -83,16 +84,15 @@ fdspan_process_info to_c(const Process& process, const StringTable& strings) {
     return out;
 }
 
-fdspan_reference to_c(const Reference& reference, const StringTable& strings, bool snapshot) {
+fdspan_reference to_c(const Reference& reference, const StringTable& strings) {
     fdspan_reference out{};
     out.kind = kind_bit(reference.ref);
     out.type = type_bit(reference.type);
     out.name = static_cast<std::uint32_t>(reference.name);
-    const bool stat = (reference.valid & field_stat) != 0;
-    const bool fdinfo = (reference.valid & field_fdinfo) != 0;
-    out.valid = ((reference.valid & field_path) != 0 ? FDSPAN_FIELD_PATH : 0) | (stat ? FDSPAN_FIELD_STAT : 0) |
-                (fdinfo ? FDSPAN_FIELD_FLAGS : 0) | ((reference.valid & field_times) != 0 ? FDSPAN_FIELD_TIMES : 0) |
-                (stat && snapshot ? FDSPAN_FIELD_SIZE : 0) | (fdinfo && snapshot ? FDSPAN_FIELD_POSITION : 0);
+    constexpr std::pair<std::uint32_t, std::uint32_t> fields[] = {
+        {field_path, FDSPAN_FIELD_PATH},   {field_stat, FDSPAN_FIELD_STAT}, {field_fdinfo, FDSPAN_FIELD_FLAGS},
+        {field_times, FDSPAN_FIELD_TIMES}, {field_size, FDSPAN_FIELD_SIZE}, {field_position, FDSPAN_FIELD_POSITION}};
+    for (const auto& [ours, theirs] : fields) out.valid |= (reference.valid & ours) != 0 ? theirs : 0;
     out.fd = reference.fd;
     out.tid = reference.tid;
     out.path = text(strings, reference.path);
@@ -143,7 +143,7 @@ const fdspan_event& EventView::show(const Event& event, std::uint64_t sequence) 
         event_.process = &process_;
     }
     if (event.reference != nullptr) {
-        reference_ = to_c(*event.reference, *event.strings, false);
+        reference_ = to_c(*event.reference, *event.strings);
         event_.reference = &reference_;
     }
     if (event.duration) {
@@ -176,7 +176,7 @@ const fdspan_event& EventView::show(const Event& event, std::uint64_t sequence) 
         holders_.resize(event.holders.size());
         for (std::size_t i = 0; i < event.holders.size(); ++i) {
             holder_processes_[i] = to_c(*event.holders[i].process, *event.strings);
-            holder_references_[i] = to_c(*event.holders[i].reference, *event.strings, false);
+            holder_references_[i] = to_c(*event.holders[i].reference, *event.strings);
             holders_[i] = {&holder_processes_[i], &holder_references_[i]};
         }
         event_.holders = holders_.data();

@@ -19,7 +19,7 @@ namespace fdspan::capi {
 // Strings point into `strings`.
 [[nodiscard]] fdspan_process_info to_c(const Process& process, const StringTable& strings);
 // `snapshot`: size and position are known, too.
-[[nodiscard]] fdspan_reference to_c(const Reference& reference, const StringTable& strings, bool snapshot);
+[[nodiscard]] fdspan_reference to_c(const Reference& reference, const StringTable& strings);
 
 [[nodiscard]] constexpr std::uint32_t event_bit(EventKind kind) { return 1U << static_cast<unsigned>(kind); }
 [[nodiscard]] constexpr std::uint32_t type_bit(FileType type) { return 1U << static_cast<unsigned>(type); }

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string_view>
+#include <tuple>
 
 #include "base/interval.hpp"
 #include "base/string_table.hpp"
@@ -93,6 +94,9 @@ enum Field : std::uint32_t {
     field_cgroup = 1U << 3,       // Process::cgroup
     field_times = 1U << 4,        // opened, description_opened (implies field_stat)
     field_all = (1U << 5) - 1,
+    // In Reference::valid only: what changes without a record, so that a snapshot knows it and an event does not.
+    field_size = 1U << 5,         // with field_stat: size, allocated
+    field_position = 1U << 6,     // with field_fdinfo: pos, mnt_id
 };
 
 // One process at the time of the snapshot; identity is (pid, started).
@@ -105,6 +109,7 @@ struct Process {
     StringId container = 0;    // hint derived from the cgroup path ("docker:3f2a…"); "" when none
     Interval started;          // kernel (BPF) or the clock tick of /proc/PID/stat field 22
     bool unreadable = false;   // the process exists, its references could not be read
+    friend constexpr bool operator==(const Process&, const Process&) = default;
 };
 
 // One reference. Numeric fields are meaningful as far as `valid` says (Field bits).
@@ -135,6 +140,14 @@ struct Reference {
     std::uint64_t description_id = 0;  // equal for references that share one open file description; 0 not known
     Interval opened;                   // RefKind::fd: the descriptor's span; others: the reference's
     Interval description_opened;       // the description's span
+
+    friend bool operator==(const Reference& a, const Reference& b) {
+        const auto all = [](const Reference& r) {
+            return std::tie(r.process, r.tid, r.fd, r.ref, r.type, r.name, r.valid, r.path, r.type_name, r.dev, r.rdev, r.nlink, r.flags, r.ino,
+                            r.size, r.allocated, r.pos, r.map_end, r.mnt_id, r.map_flags, r.description_id, r.opened, r.description_opened);
+        };
+        return all(a) == all(b);
+    }
 };
 
 static_assert(sizeof(Reference) <= 176, "a snapshot of a million rows has to fit");

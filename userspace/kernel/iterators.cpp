@@ -427,7 +427,7 @@ private:
         reference.path = out_.strings.intern(path_of(row, text));
         reference.description_id = row.description_id;
         reference.description_opened = reference.opened = interval(row.description_earliest_ns, row.description_latest_ns);
-        reference.valid = field_path | field_stat | field_times;
+        reference.valid = field_path | field_stat | field_size | field_times;
         out_.hidden.push_back(reference);
     }
 
@@ -470,7 +470,7 @@ private:
             reference.size = row.size;
             reference.allocated = row.blocks * 512;
             reference.mnt_id = row.mnt_id;
-            reference.valid |= field_stat;
+            reference.valid |= field_stat | field_size;
         }
         if (want_path_ && (row.flags & FDSPAN_ROW_CUT) == 0) {
             reference.path = out_.strings.intern(path);
@@ -484,7 +484,7 @@ private:
             reference.pos = row.position;
             reference.flags = row.open_flags;
             reference.mnt_id = row.mnt_id;
-            reference.valid |= field_fdinfo;
+            reference.valid |= field_fdinfo | field_position;
         }
         if (want_times_) set_times(row, reference);
         out_.references.push_back(reference);

@@ -583,7 +583,7 @@ private:
             reference.pos = look.fdinfo->pos;
             reference.flags = look.fdinfo->flags;
             reference.mnt_id = look.fdinfo->mnt_id;
-            reference.valid |= field_fdinfo;
+            reference.valid |= field_fdinfo | field_position;
         }
         if (look.stx && want_stat_) fill_stat(*look.stx, reference);
         if (look.stat_failed) ++out_.gaps.unstatable_references;
@@ -620,7 +620,7 @@ private:
         reference.size = stx.stx_size;
         reference.allocated = stx.stx_blocks * 512;
         if ((stx.stx_mask & STATX_MNT_ID) != 0 && reference.mnt_id < 0) reference.mnt_id = static_cast<std::int32_t>(stx.stx_mnt_id);
-        reference.valid |= field_stat;
+        reference.valid |= field_stat | field_size;
     }
 
     void set_class(const LinkText& link, Reference& reference) {
