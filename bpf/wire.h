@@ -102,12 +102,13 @@ struct fdspan_settings {
 	fdspan_u64 census_ns; /* first census finished then; 0: none */
 	fdspan_u32 version;  /* FDSPAN_MAPS_VERSION of who made the maps */
 	fdspan_u32 scope;    /* FDSPAN_SCOPE_*; 0: everybody is tracked */
+	fdspan_u64 build;    /* of the programs: who finds another number than its own can't read their records */
 };
 #define FDSPAN_SCOPE_PROCESSES 1u /* those in `scope_processes` … */
 #define FDSPAN_SCOPE_CGROUPS 2u   /* … and those in or below a cgroup of `scope_cgroups` */
 #define FDSPAN_SCOPE_WHO (FDSPAN_SCOPE_PROCESSES | FDSPAN_SCOPE_CGROUPS)
 #define FDSPAN_SCOPE_FILES 4u     /* of these, only files that `scope_files` has room for */
-#define FDSPAN_MAPS_VERSION 1u /* a change of any value in this section moves it */
+#define FDSPAN_MAPS_VERSION 2u /* a change of any value in this section moves it */
 /* Places in hook_seen: a function's hook is at its attach cookie, a syscall's at its number. */
 #define FDSPAN_MAX_HOOKS 1024
 #define FDSPAN_HOOK_EXIT(number) (number)
@@ -115,7 +116,7 @@ struct fdspan_settings {
 #define FDSPAN_HOOKS_SYSCALL 1u
 #define FDSPAN_HOOKS_TRAMPOLINE 2u
 #define FDSPAN_HOOKS_KPROBE 3u
-FDSPAN_ASSERT_SIZE(struct fdspan_settings, 160);
+FDSPAN_ASSERT_SIZE(struct fdspan_settings, 168);
 
 /*
  * scope_files: one entry. What it leaves out, user space would leave out as well; what it lets through, user space looks at again: of

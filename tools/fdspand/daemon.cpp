@@ -13,7 +13,6 @@
 
 #include <spdlog/spdlog.h>
 
-#include "api/arm.hpp"
 #include "api/tracker.hpp"
 #include "base/clock.hpp"
 #include "base/unique_fd.hpp"
@@ -64,7 +63,6 @@ public:
 
 private:
     Result<void> add_to_poll(int fd);
-    Result<void> arm_pinned();
     Result<void> open_control();
     void open_metrics();
     Result<void> process();
@@ -101,19 +99,6 @@ Result<void> Daemon::add_to_poll(int fd) {
     return {};
 }
 
-Result<void> Daemon::arm_pinned() {
-    ArmOptions options;
-    options.backend = config_.backend;
-    auto armed = arm(options);
-    if (!armed) {
-        // Tracing goes on without: only a restart loses exact times then.
-        spdlog::warn("tracking is not pinned, so that a restart will lose exact ages: {}", armed.error().message);
-        return {};
-    }
-    spdlog::info("{} with the backend {}", armed->already_armed ? "tracking was armed already" : "armed tracking", to_string(armed->backend));
-    return {};
-}
-
 Result<void> Daemon::open() {
     poll_.reset(::epoll_create1(EPOLL_CLOEXEC));
     if (!poll_.valid()) return fail_errno(errno, "epoll_create1");
@@ -124,12 +109,14 @@ Result<void> Daemon::open() {
     if (!signals_.valid()) return fail_errno(errno, "signalfd");
     if (auto done = add_to_poll(signals_.get()); !done) return done;
 
-    if (config_.pinned && config_.backend != Backend::procfs) {
-        if (auto done = arm_pinned(); !done) return done;
-    }
+    // A database takes its time to open, and the programs take theirs to load.
+    service::EventLogSettings log = log_settings(config_);
+    log.begin_thread = drop_privileges;
+    log_ = std::make_unique<service::EventLog>(std::move(log), say);
     TrackerOptions options;
     options.backend = config_.backend;
     options.ring_bytes = config_.ring_bytes;
+    options.pinned = config_.pinned;
     auto opened = Tracker::open(options);
     if (!opened) return tl::unexpected(opened.error());
     tracker_ = std::move(*opened);
@@ -137,7 +124,6 @@ Result<void> Daemon::open() {
     if (auto done = open_control(); !done) return done;
     // Threads that are made from here on have no more of them.
     drop_privileges();
-    log_ = std::make_unique<service::EventLog>(log_settings(config_), say);
     monitor_.set(config_.monitor);
     sample();
     open_metrics();

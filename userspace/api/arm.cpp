@@ -29,14 +29,6 @@ Result<void> require_bpffs() {
     return {};
 }
 
-// One arm or disarm at a time. bpffs has no files to lock, its root directory does.
-Result<UniqueFd> lock_bpffs() {
-    UniqueFd directory(::open(bpffs_directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!directory.valid()) return fail_errno(errno, std::string("open ") + bpffs_directory);
-    if (::flock(directory.get(), LOCK_EX) != 0) return fail_errno(errno, std::string("lock ") + bpffs_directory);
-    return directory;
-}
-
 // Removes a directory of pins; links first, so that nothing stamps into maps that are half gone.
 Result<bool> remove_pins(const char* path) {
     const UniqueFd parent(::open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
@@ -65,12 +57,34 @@ Result<bool> remove_pins(const char* path) {
 
 }  // namespace
 
+// bpffs has no files to lock, its root directory does.
+Result<UniqueFd> lock_arming() {
+    if (auto done = require_bpffs(); !done) return tl::unexpected(done.error());
+    UniqueFd directory(::open(bpffs_directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!directory.valid()) return fail_errno(errno, std::string("open ") + bpffs_directory);
+    if (::flock(directory.get(), LOCK_EX) != 0) return fail_errno(errno, std::string("lock ") + bpffs_directory);
+    return directory;
+}
+
+Result<void> pin_armed(Tracking& tracking) {
+    // What a killed predecessor left.
+    for (const char* const leftover : {staging_directory, pin_directory}) {
+        if (auto done = remove_pins(leftover); !done) return tl::unexpected(done.error());
+    }
+    // Under its name last and at once: whoever is killed before leaves nothing armed.
+    auto staged = tracking.pin(staging_directory);
+    if (staged && ::rename(staging_directory, pin_directory) != 0) {
+        staged = fail_errno(errno, std::string("rename ") + staging_directory);
+    }
+    if (!staged) (void)remove_pins(staging_directory);
+    return staged;
+}
+
 Result<ArmReport> arm(const ArmOptions& options) {
     if (options.backend == Backend::procfs) {
         return fail(EINVAL, "the backend procfs can't be armed: nothing of it runs in the kernel");
     }
-    if (auto done = require_bpffs(); !done) return tl::unexpected(done.error());
-    auto lock = lock_bpffs();
+    auto lock = lock_arming();
     if (!lock) return tl::unexpected(lock.error());
 
     ArmReport report;
@@ -85,10 +99,6 @@ Result<ArmReport> arm(const ArmOptions& options) {
                                    "; run `fdspan disarm` first");
         }
         return report;
-    }
-    // What a killed predecessor left.
-    for (const char* const leftover : {staging_directory, pin_directory}) {
-        if (auto done = remove_pins(leftover); !done) return tl::unexpected(done.error());
     }
 
     TrackingOptions tracking_options;
@@ -114,15 +124,7 @@ Result<ArmReport> arm(const ArmOptions& options) {
     report.references = census->references.size();
     (*tracking)->set_census(census->ended_ns);
 
-    // Pinned last and under its name at once: whoever is killed before leaves nothing armed.
-    auto staged = (*tracking)->pin(staging_directory);
-    if (staged && ::rename(staging_directory, pin_directory) != 0) {
-        staged = fail_errno(errno, std::string("rename ") + staging_directory);
-    }
-    if (!staged) {
-        (void)remove_pins(staging_directory);
-        return tl::unexpected(staged.error());
-    }
+    if (auto done = pin_armed(**tracking); !done) return tl::unexpected(done.error());
 
     report.backend = backend_of((*tracking)->backend());
     report.tracking_since_ns = (*tracking)->tracking_since_ns();
@@ -131,8 +133,7 @@ Result<ArmReport> arm(const ArmOptions& options) {
 }
 
 Result<bool> disarm() {
-    if (auto done = require_bpffs(); !done) return tl::unexpected(done.error());
-    auto lock = lock_bpffs();
+    auto lock = lock_arming();
     if (!lock) return tl::unexpected(lock.error());
     if (auto leftover = remove_pins(staging_directory); !leftover) return leftover;
     return remove_pins(pin_directory);

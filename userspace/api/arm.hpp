@@ -8,6 +8,7 @@
 
 #include "api/snapshot.hpp"
 #include "base/result.hpp"
+#include "base/unique_fd.hpp"
 #include "kernel/tracking.hpp"
 
 namespace fdspan {
@@ -43,6 +44,11 @@ struct ArmedState {
 // Needs root or CAP_BPF+CAP_PERFMON+CAP_SYS_RESOURCE…, and a mounted bpffs. Leaves no process behind. All or nothing: on
 // failure no pin is left.
 [[nodiscard]] Result<ArmReport> arm(const ArmOptions& options);
+
+// One at a time arms, disarms, or opens a tracker that is pinned: whoever holds this. Needs a mounted bpffs.
+[[nodiscard]] Result<UniqueFd> lock_arming();
+// Makes of a tracking that runs an armed one, under that lock. All or nothing.
+[[nodiscard]] Result<void> pin_armed(Tracking& tracking);
 
 // True: tracking was armed and is gone now; false: there was none.
 [[nodiscard]] Result<bool> disarm();

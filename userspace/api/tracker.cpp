@@ -74,6 +74,8 @@ Result<void> set_timer(int timer, std::uint64_t after_ns, std::uint64_t every_ns
     return {};
 }
 
+constexpr const char* not_pinned = "tracking is not pinned, so that a restart will lose exact ages: ";
+
 SnapshotRequest index_request() {
     SnapshotRequest request;
     request.fields = field_path | field_stat | field_fdinfo | field_times;
@@ -94,6 +96,7 @@ struct Tracker::State {
     std::unique_ptr<Tracking> tracking;       // BPF backends only
     std::unique_ptr<IteratorReader> reader;   // BPF backends only
     std::optional<PinnedTracking> armed;      // until the index has what it knows
+    UniqueFd arming;                          // the lock, until `tracking` is pinned
     SequenceTracker sequence;
     UniqueFd poll;                            // epoll over the two below and the ring
     UniqueFd timer;
@@ -252,18 +255,36 @@ Result<void> Tracker::State::load_bpf(Backend wanted) {
         tracking_options.cgroup_ids.push_back(*id);
     }
 
+    if (options.pinned) {
+        auto locked = lock_arming();
+        if (locked) arming = std::move(*locked);
+        else warnings.push_back(not_pinned + locked.error().message);
+    }
     // What armed tracking knows exactly stays exact here: same ids, and its snapshot goes into the index first.
     auto found = PinnedTracking::open(pin_directory);
     if (!found) warnings.push_back(found.error().message);
     else armed = std::move(*found);
+    const bool may_share = armed && (wanted == Backend::automatic || tracking_backend_of(wanted) == armed->backend());
+    if (may_share && arming.valid()) {
+        auto taken = Tracking::take_over(pin_directory);
+        if (taken) {
+            tracking = std::move(*taken);
+            armed.reset();
+        } else if (taken.error().code != ENOENT) {
+            warnings.push_back("tracing goes on beside what is pinned: " + taken.error().message);
+        }
+    }
+    if (armed || tracking) arming.reset();  // nothing is left to be pinned
     if (armed) {
         auto key = armed->pointer_key();
         if (!key) return tl::unexpected(key.error());
         tracking_options.pointer_key = std::move(*key);
     }
-    auto opened = wanted == Backend::automatic ? Tracking::open_best(tracking_options, refused) : Tracking::open(tracking_options);
-    if (!opened) return tl::unexpected(opened.error());
-    tracking = std::move(*opened);
+    if (!tracking) {
+        auto opened = wanted == Backend::automatic ? Tracking::open_best(tracking_options, refused) : Tracking::open(tracking_options);
+        if (!opened) return tl::unexpected(opened.error());
+        tracking = std::move(*opened);
+    }
     auto own_reader = IteratorReader::open(tracking->maps());
     if (!own_reader) return tl::unexpected(own_reader.error());
     reader = std::move(*own_reader);
@@ -288,8 +309,9 @@ Result<void> Tracker::State::adopt_bpf(Parcel& parcel) {
 Result<void> Tracker::State::follow_bpf() {
     backend = backend_of(tracking->backend());
     index.expect_gaps(tracking->sieves_files());
-    sequence = SequenceTracker(true, tracking->tracking_since_ns());
-    last_look_ns = tracking->tracking_since_ns();
+    sequence = SequenceTracker(!tracking->is_taken_over(), tracking->tracking_since_ns());
+    last_look_ns = boottime_now_ns();
+    missed = tracking->counters().missed;
     if (auto done = open_poll(); !done) return done;
     if (auto done = find_trees(); !done) return done;
     auto who = members();
@@ -314,6 +336,11 @@ Result<void> Tracker::State::follow_bpf() {
     if (!fits(*census)) return fail(ENOSPC, "what is open does not fit the bound of memory");
     figures.unreadable_processes = census->gaps.unreadable_processes;
     reconcile(index, *census, silent, {});
+    if (arming.valid()) {
+        tracking->set_census(census->ended_ns);
+        if (auto done = pin_armed(*tracking); !done) warnings.push_back(not_pinned + done.error().message);
+        arming.reset();
+    }
     if (options.reconcile_interval_ns != 0) next_reconcile_ns = boottime_now_ns() + options.reconcile_interval_ns;
     tracking->announce_waiting();
     return {};
@@ -630,6 +657,9 @@ Result<std::unique_ptr<Tracker>> Tracker::open(const TrackerOptions& options) {
     // A mistake of the caller's is no reason to fall back to another backend.
     for (const std::string& cgroup : options.scope.cgroups) {
         if (auto id = cgroup_id(cgroup); !id) return tl::unexpected(id.error());
+    }
+    if (options.pinned && (!options.scope.empty() || !options.paths.empty() || options.types != 0)) {
+        return fail(EINVAL, "a tracker that leaves something out can't be pinned");
     }
     auto state = std::make_unique<State>();
     state->options = options;

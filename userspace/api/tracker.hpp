@@ -29,6 +29,9 @@ struct TrackerOptions {
     std::uint64_t poll_interval_ns = 1'000'000'000; // procfs backend: one snapshot each
     std::uint64_t reconcile_interval_ns = 30'000'000'000;  // BPF backends: a correcting snapshot each; 0: only after loss
     std::uint64_t max_index_bytes = 0;              // 0: no bound
+    // Tracking that outlives the process: pinned in bpffs, or what another left pinned there taken over, so that the next one goes on with
+    // all exact times. Where that fails there is a warning, and tracking ends with the process.
+    bool pinned = false;
     TrackerScope scope;
     // A hint: who looks only at files at or below these paths ("/a/b"; empty: all), and of these types (bits: 1 << FileType; 0: all),
     // is spared most of the others. The kernel leaves out what it is sure of; events and index have more than was asked for.

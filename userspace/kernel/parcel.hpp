@@ -16,6 +16,7 @@ namespace fdspan {
 class Parcel {
 public:
     void put(std::string name, int fd) { items_.push_back({std::move(name), fd, UniqueFd()}); }
+    void own(std::string name, UniqueFd fd) { items_.push_back({std::move(name), fd.get(), std::move(fd)}); }
     void tell(std::string what, std::string value) { facts_.emplace(std::move(what), std::move(value)); }
 
     // Any kind of unix socket. E2BIG: more than 253 descriptors or 1 MiB of words.

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/limits.h>
 #include <linux/perf_event.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -187,6 +188,26 @@ bool make_file_sieve(const TrackingOptions& options, fdspan_scope_files& sieve) 
 }
 
 constexpr const char* pinned_maps[] = {"descriptions", "descriptors", "tables", "table_chunks", "settings", "counters"};
+constexpr const char* pinned_to_emit[] = {"ring", "scope_processes"};
+
+// FNV-1a.
+std::uint64_t build_of(const BackendHooks& backend) {
+    std::size_t bytes = 0;
+    const auto* const elf = static_cast<const unsigned char*>(backend.elf_bytes(&bytes));
+    std::uint64_t hash = 0xcbf29ce484222325;
+    for (std::size_t at = 0; at < bytes; ++at) hash = (hash ^ elf[at]) * 0x100000001b3;
+    return hash;
+}
+
+// bpffs has no files to lock, its directories do.
+Result<UniqueFd> lock_pins(const std::string& directory) {
+    UniqueFd lock(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
+    if (!lock.valid()) return fail_errno(errno, "open " + directory);
+    if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+        return errno == EWOULDBLOCK ? fail(EBUSY, "another process reads what is pinned in " + directory) : fail_errno(errno, "lock " + directory);
+    }
+    return lock;
+}
 
 }  // namespace
 
@@ -252,7 +273,17 @@ struct Tracking::State {
     };
     std::vector<ChosenFunction> functions;
     bool kprobes_where_preempted = false;  // in place of fentry programs that can be preempted
+    UniqueFd pins;            // of what is pinned: the lock of its only reader
+    bool taken_over = false;
     const TakeRecord* take = nullptr;
+
+    State() = default;
+    State(const State&) = delete;
+    State& operator=(const State&) = delete;
+    // What is pinned goes on without a reader. A killed one leaves its hooks telling a ring that is full: dearer, not wrong.
+    ~State() {
+        if (pins.valid() && settings.data != nullptr) settings.data->emit = 0;
+    }
 
     Result<void> load();
     Result<void> start();
@@ -367,6 +398,7 @@ Result<void> Tracking::State::start() {
         return done;
     }
     settings.data->version = FDSPAN_MAPS_VERSION;
+    settings.data->build = build_of(*backend);
     settings.data->backend = backend->wire_backend;
     settings.data->emit = options.emit ? 1 : 0;
     settings.data->paths = options.paths ? 1 : 0;
@@ -745,12 +777,25 @@ void Tracking::set_census(std::uint64_t at_ns) { state_->settings.data->census_n
 
 Result<void> Tracking::pin(const std::string& directory) {
     if (::mkdir(directory.c_str(), 0700) != 0) return fail_errno(errno, "make " + directory);
-    for (const char* const name : pinned_maps) {
+    if (state_->options.emit) {
+        auto lock = lock_pins(directory);
+        if (!lock) return tl::unexpected(lock.error());
+        state_->pins = std::move(*lock);
+    }
+    const auto pin_map = [&](const char* name) -> Result<void> {
         auto map = find_map(*state_->object, name);
         if (!map) return tl::unexpected(map.error());
         if (const int code = bpf_map__pin(*map, (directory + "/map_" + name).c_str()); code != 0) {
             return fail_errno(-code, "pin " + directory + "/map_" + name);
         }
+        return {};
+    };
+    for (const char* const name : pinned_maps) {
+        if (auto done = pin_map(name); !done) return done;
+    }
+    for (const char* const name : pinned_to_emit) {
+        if (!state_->options.emit) break;
+        if (auto done = pin_map(name); !done) return done;
     }
     for (std::size_t i = 0; i < state_->links.size(); ++i) {
         const std::string path = directory + "/" + std::string(link_prefix) + state_->link_names[i];
@@ -758,6 +803,56 @@ Result<void> Tracking::pin(const std::string& directory) {
     }
     return {};
 }
+
+Result<std::unique_ptr<Tracking>> Tracking::take_over(const std::string& directory) {
+    auto lock = lock_pins(directory);
+    if (!lock) return tl::unexpected(lock.error());
+    Parcel parcel;
+    const auto get = [&](const std::string& name) -> Result<UniqueFd> {
+        const std::string path = directory + "/" + name;
+        UniqueFd pinned(bpf_obj_get(path.c_str()));
+        if (!pinned.valid()) return fail_errno(errno, "open " + path);
+        return pinned;
+    };
+    std::vector<const char*> names(std::begin(pinned_maps), std::end(pinned_maps));
+    names.insert(names.end(), std::begin(pinned_to_emit), std::end(pinned_to_emit));
+    for (const char* const name : names) {
+        auto map = get(std::string("map_") + name);
+        if (!map) return tl::unexpected(map.error());
+        parcel.own(name, std::move(*map));
+    }
+    const std::unique_ptr<DIR, int (*)(DIR*)> listing(::opendir(directory.c_str()), ::closedir);
+    if (!listing) return fail_errno(errno, "list " + directory);
+    std::set<std::uint32_t> programs;
+    while (const dirent* const entry = ::readdir(listing.get())) {
+        if (!std::string_view(entry->d_name).starts_with(link_prefix)) continue;
+        auto link = get(entry->d_name);
+        if (!link) return tl::unexpected(link.error());
+        if (const std::uint32_t id = program_of_link(link->get()); id != 0 && programs.insert(id).second) {
+            UniqueFd program(bpf_prog_get_fd_by_id(id));
+            if (!program.valid()) return fail_errno(errno, "open a pinned program");
+            parcel.own("program", std::move(program));
+        }
+        parcel.own("link", std::move(*link));
+    }
+    auto state = std::make_unique<State>();
+    if (auto done = state->adopt(parcel); !done) return tl::unexpected(done.error());
+    if (state->settings.data->build != build_of(hooks_of(state->options.backend))) {
+        return fail(EPROTO, "what is pinned in " + directory + " was pinned by another build of fdspan");
+    }
+    state->pins = std::move(*lock);
+    state->taken_over = true;
+    auto tracking = std::unique_ptr<Tracking>(new Tracking(std::move(state)));
+    // What a killed reader left in the ring is older than the census that comes.
+    if (auto done = tracking->drain([](const void*, std::size_t) { return true; }); !done) return tl::unexpected(done.error());
+    fdspan_settings& settings = *tracking->state_->settings.data;
+    settings.paths = 1;
+    settings.sleeping = 0;
+    settings.emit = 1;
+    return tracking;
+}
+
+bool Tracking::is_taken_over() const { return state_->taken_over; }
 
 Result<std::optional<PinnedTracking>> PinnedTracking::open(const std::string& directory) {
     PinnedTracking pinned;

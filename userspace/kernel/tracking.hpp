@@ -133,8 +133,13 @@ public:
     // Notes that a census of all references was entered into the maps by then (CLOCK_BOOTTIME).
     void set_census(std::uint64_t at_ns);
 
-    // Pins maps and links into `directory` (made by this call), so that the kernel goes on stamping without this process.
+    // Pins maps and links into `directory` (made by this call), so that the kernel goes on stamping without this process. One that
+    // emits can be taken over from there when this one has gone.
     Result<void> pin(const std::string& directory);
+    // Goes on with what pin() left, its ring included, from now on. ENOENT: nothing is pinned there, or nothing that emits. EBUSY: another
+    // process reads it. EPROTO: another build of this library pinned it.
+    static Result<std::unique_ptr<Tracking>> take_over(const std::string& directory);
+    [[nodiscard]] bool is_taken_over() const;
 
 private:
     struct State;

@@ -42,7 +42,10 @@ std::string signed_seconds(std::int64_t ns) {
 EventLog::EventLog(EventLogSettings settings, Say say) : settings_(std::move(settings)), say_(std::move(say)) {
     if (settings_.jsonl) jsonl_ = std::make_unique<JsonlFile>(*settings_.jsonl, settings_.format);
     status_.state = settings_.store.path.empty() ? LogState::off : LogState::opening;
-    thread_ = std::thread([this] { run(); });
+    thread_ = std::thread([this, begin = settings_.begin_thread] {
+        if (begin) begin();
+        run();
+    });
 }
 
 EventLog::~EventLog() {

@@ -27,6 +27,7 @@ struct EventLogSettings {
     std::uint64_t commit_interval_ns = 500'000'000; // at most so long a row waits before it is committed
     std::size_t max_rows = 65536;                   // in memory: on their way to the writer, and as many waiting for the database
     std::size_t max_bytes = 32U << 20;
+    std::function<void()> begin_thread;             // what the writing thread does first; may be empty
 };
 
 enum class LogState : std::uint8_t { off, opening, ok, full, failing, locked, unusable };
