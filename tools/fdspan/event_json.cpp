@@ -55,14 +55,16 @@ const std::string& EventJson::process_text(const RowContext& row) {
 
 const std::string& EventJson::file_text(const RowContext& row) {
     const std::string_view path = row.strings->get(row.reference->path);
+    const std::string_view type_name = row.strings->get(row.reference->type_name);
     Reference shown = *row.reference;
     shown.path = shown.type_name = 0;
     shown.description_id = 0;
     shown.opened = shown.description_opened = {};
     KeptFile& kept = files_[(shown.ino ^ static_cast<std::uint32_t>(shown.fd)) % files_.size()];
-    if (!kept.text.empty() && kept.reference == shown && kept.path == path) return kept.text;
+    if (!kept.text.empty() && kept.reference == shown && kept.path == path && kept.type_name == type_name) return kept.text;
     kept.reference = shown;
     kept.path = path;
+    kept.type_name = type_name;
     kept.text.clear();
     for (const Column& column : all_columns()) {
         if (column.json != nullptr && !column.of_process && is_of_event(column) && !is_of_span(column)) column.json(kept.text, row);

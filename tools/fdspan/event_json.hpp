@@ -26,7 +26,7 @@ private:
     };
     struct KeptFile {
         Reference reference;  // without what is of its span
-        std::string path;     // which the name of an anonymous inode's class is a part of
+        std::string path, type_name;
         std::string text;
     };
     [[nodiscard]] RowContext context(const Event& event);
