@@ -49,6 +49,19 @@ std::string after_prefix(std::string prefix) {
     return prefix;
 }
 
+// What the last name of a matching path begins with, one of these: "" for anything.
+std::vector<std::string> name_prefixes(const std::string& glob) {
+    const std::size_t slash = glob.rfind('/');
+    if (slash == std::string::npos || glob.find_first_of("[\\") != std::string::npos) return {""};
+    const std::string last = glob.substr(slash + 1);
+    if (last.find('*') != std::string::npos) return {""};
+    std::vector<std::string> prefixes{literal_prefix(last)};
+    // A question mark may stand for the slash before the name.
+    for (std::size_t at = last.find('?'); at != std::string::npos; at = last.find('?', at + 1)) prefixes.push_back(literal_prefix(last.substr(at + 1)));
+    if (std::find(prefixes.begin(), prefixes.end(), "") != prefixes.end()) return {""};
+    return prefixes;
+}
+
 bool is_continuation(char byte) { return (static_cast<unsigned char>(byte) & 0xc0) == 0x80; }
 
 // As fnmatch(3), for patterns of literals, * and ?: that is too slow for a hundred thousand names.
@@ -191,6 +204,7 @@ Result<void> LogReader::add_path_ways(const LogQuery& query, std::vector<Way>& w
     if (!names) return tl::unexpected(names.error());
     Way by_path{" AND path = ?1 AND path IS NOT NULL", {}, "events_path"};
     Way by_dir{" AND dir = ?1 AND dir IS NOT NULL", {}, "events_dir"};
+    const std::vector<std::string> prefixes = name_prefixes(query.path_glob);
     std::size_t looked_at = 0;
     std::string path;
     while (true) {
@@ -200,20 +214,32 @@ Result<void> LogReader::add_path_ways(const LogQuery& query, std::vector<Way>& w
         const std::string dir_path(dirs->text(1));
         by_dir.keys.push_back(dirs->integer(0));
         if (looked_at > max_names_looked_at || by_path.keys.size() > max_keys) continue;
-        const std::string& first_name = dir_path == dir ? name : std::string();
-        names->bind(1, dirs->integer(0));
-        names->bind(2, first_name);
-        names->bind(3, whole ? first_name + '\x01' : after_prefix(first_name));
-        while (looked_at <= max_names_looked_at && by_path.keys.size() <= max_keys) {
-            auto found = names->step();
-            if (!found) return tl::unexpected(found.error());
-            if (!*found) break;
-            ++looked_at;
-            path.assign(dir_path).append(names->text(1));
-            if (glob_matches(query.path_glob, path)) by_path.keys.push_back(names->integer(0));
+        const auto look_at = [&](const std::string& first_name) -> Result<void> {
+            names->bind(1, dirs->integer(0));
+            names->bind(2, first_name);
+            names->bind(3, whole ? first_name + '\x01' : after_prefix(first_name));
+            while (looked_at <= max_names_looked_at && by_path.keys.size() <= max_keys) {
+                auto found = names->step();
+                if (!found) return tl::unexpected(found.error());
+                if (!*found) break;
+                ++looked_at;
+                path.assign(dir_path).append(names->text(1));
+                if (glob_matches(query.path_glob, path)) by_path.keys.push_back(names->integer(0));
+            }
+            names->reset();
+            return {};
+        };
+        if (dir_path == dir) {
+            if (auto done = look_at(name); !done) return done;
+            continue;
         }
-        names->reset();
+        for (const std::string& prefix_of_name : prefixes) {
+            if (auto done = look_at(prefix_of_name); !done) return done;
+        }
     }
+    // A name may begin with two of the prefixes.
+    std::sort(by_path.keys.begin(), by_path.keys.end());
+    by_path.keys.erase(std::unique(by_path.keys.begin(), by_path.keys.end()), by_path.keys.end());
     if (by_dir.keys.size() <= max_keys) ways.push_back(by_dir);
     if (looked_at <= max_names_looked_at && by_path.keys.size() <= max_keys) ways.push_back(by_path);
     return {};
