@@ -402,6 +402,15 @@ private:
     }
     [[nodiscard]] bool polls() const { return settings_.backend == "procfs"; }
     [[nodiscard]] std::vector<const Json*> about(const char* kind, const Cell& cell) const;
+    // Its record may be among those that the kernel had no room for: then it is told without a culprit, in an interval.
+    [[nodiscard]] bool lost_then(std::uint64_t from_ns, std::uint64_t to_ns) const {
+        return std::any_of(events_.begin(), events_.end(), [&](const Json& event) {
+            if (event.at("event") != "lost") return false;
+            const Json& when = event.at("when");
+            const std::uint64_t earliest = when.at("earliest_boottime_ns").is_null() ? 0 : when.at("earliest_boottime_ns").get<std::uint64_t>();
+            return earliest <= to_ns && when.at("latest_boottime_ns").get<std::uint64_t>() >= from_ns;
+        });
+    }
     void removal(const Cell& cell, const char* kind, const char* how, pid_t culprit, std::uint64_t from_ns, std::uint64_t to_ns);
     void release(const Cell& cell);
 
@@ -439,7 +448,7 @@ void Check::removal(const Cell& cell, const char* kind, const char* how, pid_t c
     // the same moment, nobody is blamed.
     const bool alike = cell.remove->remove == Remove::by_symlink || cell.remove->remove == Remove::last_link;
     const bool pathless = by_ring(*cell.remove) || (alike && cell.file_system == "overlay");
-    const bool nobody = settings_.backend == "syscall" && pathless && event.at("by").is_null();
+    const bool nobody = ((settings_.backend == "syscall" && pathless) || lost_then(from_ns, to_ns)) && event.at("by").is_null();
     if (polls() || nobody) {
         if (first > to_ns || latest < from_ns) say("the interval does not contain the moment");
         if (!event.at("by").is_null() || event.at("how") != "unknown") say("nobody can have seen it");

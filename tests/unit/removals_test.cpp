@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/clock.hpp"
+#include "reconcile/reconcile.hpp"
 #include "reconcile/removals.hpp"
 
 using namespace fdspan;
@@ -335,6 +336,47 @@ TEST_CASE("a removal whose end is told late is found by its begin, and one that 
     feed.say(102, after_ns + long_ns, FDSPAN_UNLINK_UNLINK, {feed.at("b/second")}, before_ns);
     feed.settle_all();
     CHECK(feed.take_told() == Lines{"deleted a/victim unlink by 102"});
+}
+
+TEST_CASE("a last link that goes after a snapshot showed that the opened name had gone is a removal of its own") {
+    RemovingForReal feed;
+    feed.make("a/victim");
+    feed.link("a/victim", "a/second");
+    const int fd = ::open(feed.at("a/victim").c_str(), O_RDONLY | O_CLOEXEC);
+    struct stat st {};
+    REQUIRE(::fstat(fd, &st) == 0);
+    feed.unlinked(101, feed.unlink("a/victim"), "a/victim");
+    ::usleep(another_tick_us);
+    Snapshot snapshot;
+    snapshot.began_ns = boottime_now_ns();
+    Process self;
+    self.pid = ::getpid();
+    self.started = Interval::bounded(0, snapshot.began_ns);
+    snapshot.processes.push_back(self);
+    Reference row;
+    row.fd = fd;
+    row.ref = RefKind::fd;
+    row.type = FileType::reg;
+    row.name = NameState::gone;
+    row.valid = field_path | field_stat | field_fdinfo | field_times;
+    row.path = snapshot.strings.intern(feed.at("a/victim"));
+    row.dev = {major(st.st_dev), minor(st.st_dev)};
+    row.ino = st.st_ino;
+    row.nlink = 1;
+    row.opened = row.description_opened = Interval::bounded(0, snapshot.began_ns);
+    snapshot.references.push_back(row);
+    snapshot.ended_ns = boottime_now_ns();
+    ReconcileOptions how;
+    how.pids = {self.pid};
+    how.report = false;
+    how.removals = &feed.removals;
+    reconcile(feed.index, snapshot, how, feed.shorter());
+    feed.take_told();
+    ::usleep(another_tick_us);
+    feed.unlinked(102, feed.unlink("a/second"), "a/second");
+    feed.settle_all();
+    CHECK(feed.take_told() == Lines{"unlinked a/victim unlink by 101", "deleted a/victim unlink by 102"});
+    ::close(fd);
 }
 
 TEST_CASE("the last link in another directory is ascribed to the only removal of that moment") {

@@ -397,6 +397,7 @@ void Tracker::State::note_loss(Event event, const Sink& sink) {
     if (lossy_since_ns == 0) lossy_since_ns = now;
     last_loss_ns = now;
     index.note_loss(event.when);
+    removals.note_loss(event.when.latest_ns);
     event.kind = EventKind::lost;
     if (sink) sink(event);
 }

@@ -364,6 +364,11 @@ void Removals::settle(std::uint64_t up_to_ns, const EventSink& sink) {
     const auto seen_of = [this](std::uint64_t number) -> Seen& { return recent_[number - forgotten_]; };
     // A holder of that very path may have become known since.
     std::erase_if(due, [&](std::uint64_t number) { return find_at_path(seen_of(number), true, sink); });
+    std::erase_if(lost_, [&](const Lost& lost) {
+        if (lost.seen_ns > up_to_ns) return false;
+        const std::uint64_t since_ns = up_to_ns - lost.seen_ns;
+        return tell(lost, since_ns >= patience_ns ? Stage::last : since_ns >= call_ns ? Stage::doubtful : Stage::settled, sink);
+    });
     std::unordered_map<std::uint32_t, Verdict> examined;
     for (const std::uint64_t number : due) {
         Seen& seen = seen_of(number);
@@ -389,11 +394,6 @@ void Removals::settle(std::uint64_t up_to_ns, const EventSink& sink) {
         // Mapped, say: whether another link is left to it only a snapshot of everything shows.
         paths_are_stale_ |= verdict == Verdict::unknown;
     }
-    std::erase_if(lost_, [&](const Lost& lost) {
-        if (lost.seen_ns > up_to_ns) return false;
-        const std::uint64_t since_ns = up_to_ns - lost.seen_ns;
-        return tell(lost, since_ns >= patience_ns ? Stage::last : since_ns >= call_ns ? Stage::doubtful : Stage::settled, sink);
-    });
 }
 
 void Removals::lost(const Lost& lost, const EventSink& sink) {
@@ -411,6 +411,7 @@ Removals::Suspects Removals::suspects(const Lost& lost, std::string_view path, c
     enum Nearness : int { same_path, may_lead_there, linked_anywhere, none };
     const auto nearness_of = [&](const Seen* seen) {
         if (seen->how == Removal::unknown || (seen->how != Removal::rename && directory != (seen->how == Removal::rmdir))) return none;
+        if (seen->brought == file) return none;
         if (seen->name == 0) return may_lead_there;
         if (gone_before && (seen->took || (seen->whole && index_.paths_.equals(index_.descriptions_[lost.description].path, seen->path)))) return none;
         if (!gone_before && seen->whole && seen->path == path) return same_path;
@@ -439,7 +440,7 @@ Removals::Suspects Removals::suspects(const Lost& lost, std::string_view path, c
     if (stamped && nearest(changed - clock_tolerance_ns, changed + clock_tolerance_ns, anywhere ? linked_anywhere : may_lead_there)) return all;
     // The stamp of a file that may have had another name may be of its removal. Else it was changed since, by who holds it.
     const std::uint64_t latest = looked ? std::min(lost.seen_ns, changed) : lost.seen_ns;
-    if (!stamped || !lost.linked) nearest(lost.named_ns, latest + clock_tolerance_ns, may_lead_there);
+    if (!stamped || !lost.linked) nearest(std::max(lost.named_ns, lossy_until_ns_), latest + clock_tolerance_ns, may_lead_there);
     return all;
 }
 
@@ -450,8 +451,13 @@ bool Removals::tell(const Lost& seen, Stage stage, const EventSink& sink) {
     const Index::FileKey file = index_.file_of(seen.description);
     const auto look = look_at_file(seen.description, true);
     Lost lost = seen;
-    // A snapshot reads the name and the links of a file one after the other: it may have lost the last one in between, or since.
-    if (look && look->stx.stx_nlink == 0) lost.nlink = 0;
+    // A snapshot reads the name and the links of a file one after the other: it may have lost the last one in between. If it did since,
+    // that is another removal, to be told after this one.
+    if (look && look->stx.stx_nlink == 0 && lost.nlink != 0) {
+        if (changed_ns(look->stx) <= lost.seen_ns + clock_tolerance_ns) lost.nlink = 0;
+        else wish_ = Wish::soon;
+    }
+    if (lost.nlink != 0 && index_.name_of(description) != NameState::named) return true;  // told meanwhile
     // Where the name was when it went.
     std::string path;
     if (look && look->text.ends_with(deleted_mark)) path.assign(look->text, 0, look->text.size() - deleted_mark.size());
@@ -486,7 +492,9 @@ Removals::Verdict Removals::judge(std::uint32_t number, Seen& seen, bool final, 
     const Index::Description& description = index_.descriptions_[number];
     const bool directory = index_.type_of(description) == FileType::dir;
     if (seen.how != Removal::rename && directory != (seen.how == Removal::rmdir)) return Verdict::other;
-    const std::uint32_t known_nlink = index_.extra_of(number).nlink;
+    // A snapshot may have shown it without this name and with a link, which is waiting to be told.
+    const bool known_gone = std::any_of(lost_.begin(), lost_.end(), [number](const Lost& lost) { return lost.description == number && lost.nlink != 0; });
+    const std::uint32_t known_nlink = std::max(index_.extra_of(number).nlink, known_gone ? 2U : 0U);
     const auto look = look_at_file(number, true);
     if (!look) return Verdict::unknown;
     const Index::FileKey file = index_.file_of(number);
@@ -720,7 +728,7 @@ void Removals::moved_known(const fdspan_unlinked& raw, Seen& seen, const EventSi
 }
 
 // From there to where `seen` says; with an exchange also back.
-void Removals::moved(const GivenPath& place, const Seen& seen, bool exchange) {
+void Removals::moved(const GivenPath& place, Seen& seen, bool exchange) {
     const std::string from = resolve(place), &to = seen.path;
     const bool whole = !place.base_cut && !place.given_cut;
     const auto at = [this](const std::string& path, bool exactly) {
@@ -731,6 +739,7 @@ void Removals::moved(const GivenPath& place, const Seen& seen, bool exchange) {
     const std::vector<std::uint32_t> there = at(from, whole);
     const std::vector<std::uint32_t> back = exchange ? at(to, seen.whole) : std::vector<std::uint32_t>{};
     const bool exact = whole && seen.whole;
+    if (exact && !there.empty()) seen.brought = index_.file_of(there.front());
     for (const std::uint32_t number : there) exact ? relabel_moved(number, to) : (void)relabel(number);
     for (const std::uint32_t number : back) exact ? relabel_moved(number, from) : (void)relabel(number);
     if (whole) moved_below(from, exact ? &to : nullptr);

@@ -42,6 +42,8 @@ public:
     // When all records so far were applied: looks further for what was removed until then by a path that the index does not have (through
     // a symbolic link, in another mount namespace, by another link), and decides what waited for that.
     void settle(std::uint64_t up_to_ns, const EventSink& sink);
+    // Records of before may be missing: what is left of them is no proof that it was none of the others.
+    void note_loss(std::uint64_t until_ns) { lossy_until_ns_ = std::max(lossy_until_ns_, until_ns); }
     [[nodiscard]] bool has_to_settle() const { return !deferred_.empty() || !lost_.empty(); }
 
     // A snapshot shows that a description's file lost a name, or its last one.
@@ -95,6 +97,7 @@ private:
         bool whole = false;      // the path is whole
         bool real = false;       // … and has no symbolic link in it, as seen from here
         std::optional<Index::FileKey> took;  // the file that it is known to have taken a name of: of no other one then
+        std::optional<Index::FileKey> brought;  // the file that it is known to have moved to this path
         mutable std::string cgroup_path;
         mutable RemovalNote::By by;
     };
@@ -130,7 +133,7 @@ private:
     [[nodiscard]] bool tell(const Lost& seen, Stage stage, const EventSink& sink);
     [[nodiscard]] std::optional<Look> look_at(std::uint32_t description, bool text) const;
     [[nodiscard]] std::optional<Look> look_at_file(std::uint32_t description, bool text) const;
-    void moved(const GivenPath& from, const Seen& to, bool exchange);
+    void moved(const GivenPath& from, Seen& to, bool exchange);
     void moved_below(const std::string& from, const std::string* to);
     void relabel_moved(std::uint32_t description, const std::string& to);
     void moved_known(const fdspan_unlinked& raw, Seen& seen, const EventSink& sink);
@@ -155,6 +158,7 @@ private:
     std::uint64_t forgotten_ = 0;         // so many were in front of these
     std::deque<std::uint64_t> deferred_;  // of the recent ones, by their number
     std::deque<Lost> lost_;
+    std::uint64_t lossy_until_ns_ = 0;
     std::uint64_t moved_ns_ = 0;          // when a description was given another path
     std::vector<Unheld> unheld_;
     Wish wish_ = Wish::none;
