@@ -419,9 +419,11 @@ Removals::Suspects Removals::suspects(const Lost& lost, std::string_view path, c
         if (!lost.linked || lost.nlink != 0) return none;
         return dir_of(seen->path) == dir_of(path) ? may_lead_there : linked_anywhere;
     };
-    const auto nearest = [&](std::uint64_t earliest_ns, std::uint64_t latest_ns, Nearness farthest) {
+    const auto nearest = [&](std::uint64_t earliest_ns, std::uint64_t latest_ns, Nearness farthest, bool of_moment) {
         Nearness best = none;
         for (Seen* const seen : seen_between(std::max(earliest_ns, lost.named_ns), latest_ns, file)) {
+            // Without a path only the moment speaks against it.
+            if (seen->name == 0 && !of_moment) continue;
             const Nearness nearness = nearness_of(seen);
             if (nearness > farthest || nearness > best) continue;
             if (nearness < best) all.seen.clear();
@@ -437,10 +439,10 @@ Removals::Suspects Removals::suspects(const Lost& lost, std::string_view path, c
     const bool looked = look && (look->stx.stx_nlink == lost.nlink || directory);
     const std::uint64_t changed = looked ? changed_ns(look->stx) : 0;
     const bool stamped = changed >= lost.named_ns && changed <= lost.seen_ns;
-    if (stamped && nearest(changed - clock_tolerance_ns, changed + clock_tolerance_ns, anywhere ? linked_anywhere : may_lead_there)) return all;
+    if (stamped && nearest(changed - clock_tolerance_ns, changed + clock_tolerance_ns, anywhere ? linked_anywhere : may_lead_there, true)) return all;
     // The stamp of a file that may have had another name may be of its removal. Else it was changed since, by who holds it.
     const std::uint64_t latest = looked ? std::min(lost.seen_ns, changed) : lost.seen_ns;
-    if (!stamped || !lost.linked) nearest(std::max(lost.named_ns, lossy_until_ns_), latest + clock_tolerance_ns, may_lead_there);
+    if (!stamped || !lost.linked) nearest(std::max(lost.named_ns, lossy_until_ns_), latest + clock_tolerance_ns, may_lead_there, false);
     return all;
 }
 
