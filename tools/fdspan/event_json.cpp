@@ -58,6 +58,7 @@ const std::string& EventJson::file_text(const RowContext& row) {
     const std::string_view type_name = row.strings->get(row.reference->type_name);
     Reference shown = *row.reference;
     shown.path = shown.type_name = 0;
+    if (shown.tid == 0) shown.tid = row.process->pid;  // as it is shown
     shown.description_id = 0;
     shown.opened = shown.description_opened = {};
     KeptFile& kept = files_[(shown.ino ^ static_cast<std::uint32_t>(shown.fd)) % files_.size()];
