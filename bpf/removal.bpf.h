@@ -10,11 +10,16 @@
  * Who waits for it may want to ask the kernel of a holder that is about to go, so it wakes the reader at once; but who removes a tree of
  * files is not made to pay for a wakeup each.
  */
+#define FDSPAN_REMOVAL_WAKEUP_NS 1000000
+__u64 fdspan_removal_woke_ns;
+
 static __always_inline __u64 fdspan_removal_wakeup(struct fdspan_settings *with, __u64 now_ns)
 {
-	__u64 wakeup = fdspan_wakeup_again(now_ns);
-
-	return wakeup == BPF_RB_FORCE_WAKEUP ? wakeup : fdspan_wakeup(with);
+	/* CPUs that come at the same moment wake it twice. */
+	if (now_ns - fdspan_removal_woke_ns < FDSPAN_REMOVAL_WAKEUP_NS)
+		return fdspan_wakeup(with);
+	fdspan_removal_woke_ns = now_ns;
+	return BPF_RB_FORCE_WAKEUP;
 }
 
 /* Names of a walk into a place for FDSPAN_NAMES_BYTES; any name fits the second half. */

@@ -189,21 +189,9 @@ static __always_inline __u64 fdspan_allocated(__u64 inode)
 /* ---- news ---- */
 
 /*
- * Waking the reader costs far more than the record: only the first record after it went to sleep wakes it, and, at most once a
- * millisecond, a ring that fills faster than the reader's timer drains it. A reader that is behind is awake.
+ * Waking the reader costs far more than the record: only the first record after it went to sleep wakes it, and a ring
+ * that fills faster than the reader's timer drains it.
  */
-#define FDSPAN_WAKEUP_NS 1000000
-__u64 fdspan_woke_ns;
-
-/* CPUs that come at the same moment wake it twice. */
-static __always_inline __u64 fdspan_wakeup_again(__u64 now_ns)
-{
-	if (now_ns - fdspan_woke_ns < FDSPAN_WAKEUP_NS)
-		return BPF_RB_NO_WAKEUP;
-	fdspan_woke_ns = now_ns;
-	return BPF_RB_FORCE_WAKEUP;
-}
-
 static __always_inline __u64 fdspan_wakeup(struct fdspan_settings *with)
 {
 	if (with->sleeping) {
@@ -211,7 +199,7 @@ static __always_inline __u64 fdspan_wakeup(struct fdspan_settings *with)
 		return BPF_RB_FORCE_WAKEUP;
 	}
 	if (bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) >= with->watermark_bytes)
-		return fdspan_wakeup_again(bpf_ktime_get_boot_ns());
+		return BPF_RB_FORCE_WAKEUP;
 	return BPF_RB_NO_WAKEUP;
 }
 
