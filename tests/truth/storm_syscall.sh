@@ -14,6 +14,7 @@ storm() {
 }
 storm --seconds "$seconds" --pause-us 500
 storm --seconds "$seconds"
-storm --seconds "$seconds" --stop-reader 3
+# A ring that the test itself can fill, where the storm is too slow for that.
+storm --seconds "$seconds" --ring-bytes 1M --stop-reader 3
 storm --seconds "$seconds" --pause-us 500 --ring-bytes 512K --stop-reader 2
 exit $failed
