@@ -96,6 +96,8 @@ void EventLog::reconfigure(EventLogSettings settings) {
 void EventLog::run() {
     std::uint64_t stop_by_ns = 0;
     std::uint64_t next_identity_ns = 0;
+    // Whoever waits for it does not wait for a row.
+    if (!settings_.store.path.empty()) (void)open_store();
     while (true) {
         std::vector<LogRow> taken;
         bool stopping = false;
