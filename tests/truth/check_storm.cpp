@@ -159,7 +159,12 @@ void Check::compare_news(const News& news, const std::vector<Json>& held) {
         const bool inside = opened.at("source") == "kernel" &&
                             opened.at("earliest_boottime_ns").get<std::uint64_t>() >= record.at("before_ns").get<std::uint64_t>() &&
                             opened.at("latest_boottime_ns").get<std::uint64_t>() <= record.at("after_ns").get<std::uint64_t>();
-        if (inside) {
+        // A correcting snapshot may find a descriptor before the call that makes it has ended, and tell of it; if the record is lost then, the
+        // exact time comes into the index with the next snapshot, and is no news any more.
+        const bool bounded_by_snapshot = !news.losses().empty() && opened.at("source") == "bounded" && opened.at("earliest_boottime_ns").is_number() &&
+                                         opened.at("earliest_boottime_ns").get<std::uint64_t>() <= record.at("after_ns").get<std::uint64_t>() &&
+                                         opened.at("latest_boottime_ns").get<std::uint64_t>() >= record.at("before_ns").get<std::uint64_t>();
+        if (inside || bounded_by_snapshot) {
             passed_++;
         } else {
             fail(where + ": " + opened.dump() + " against " + record.dump());
