@@ -16,7 +16,7 @@ time.sleep(1.3)
 os.close(long)
 PY
 until_logged --path "$work/span-*" --json
-[ "$code" -eq 3 ] || expect_code 0 "a span that lived longer than a second is in the log: $(cat "$work/daemon.err")"
+expect_code 0 "a span that lived longer than a second is in the log: $(cat "$work/daemon.err")"
 jq -s -e --arg path "$work/span-long" 'map([.event, .path, .comm]) == [["closed", $path, "python3"]]' "$work/out" >/dev/null ||
     fail "it alone, not the short ones: $(head -c 600 "$work/out")"
 jq_check '.duration_ns >= 1300000000 and .duration_max_ns < 30000000000 and .id > 0 and (.boot | length) == 36' "its figures"

@@ -180,8 +180,10 @@ std::vector<Cell> make_cells(const std::string& folder) {
         if (holding == Holding::executable) {
             const std::string exe = "/proc/" + std::to_string(cell.child->pid()) + "/exe";
             struct stat running{};
-            for (int i = 0; i < 60000 && (::stat(exe.c_str(), &running) != 0 || running.st_ino != stat.st_ino); ++i) ::usleep(1000);
-            REQUIRE(running.st_ino == stat.st_ino);
+            // The device, too: the runner's own file, which the child is until its exec, may have the same number elsewhere.
+            const auto is_the_copy = [&] { return ::stat(exe.c_str(), &running) == 0 && running.st_ino == stat.st_ino && running.st_dev == stat.st_dev; };
+            for (int i = 0; i < 60000 && !is_the_copy(); ++i) ::usleep(1000);
+            REQUIRE(is_the_copy());
         }
         cell.before_ns = boottime_now_ns();
         REQUIRE(remove(removal, cell.path));

@@ -245,3 +245,34 @@ TEST_CASE("counters that ran before the reader came are a baseline") {
     CHECK_FALSE(sequence.settle(1, 77, 20));
     CHECK(sequence.lost_records() == 0);
 }
+
+TEST_CASE("a number whose record is on its way is no loss") {
+    std::uint64_t counted = 0;
+    SequenceTracker sequence(true, 0, [&counted](std::uint32_t) { return counted; });
+    CHECK_FALSE(sequence.observe(0, 0, 10));
+    CHECK_FALSE(sequence.settle(0, 3, 20));  // 1 and 2 have been taken
+    CHECK(sequence.has_open_gap());
+    CHECK_FALSE(sequence.observe(0, 2, 30));
+    CHECK_FALSE(sequence.observe(0, 1, 30));
+    CHECK_FALSE(sequence.has_open_gap());
+    CHECK(sequence.lost_records() == 0);
+
+    CHECK_FALSE(sequence.settle(0, 6, 40));  // 3, 4 and 5
+    counted = 2;
+    const auto loss = sequence.settle(0, 6, 50);
+    REQUIRE(loss);
+    CHECK(loss->records == 2);
+    CHECK(loss->when == Interval::bounded(20, 40));
+    CHECK(sequence.has_open_gap());
+    CHECK_FALSE(sequence.observe(0, 5, 60));
+    CHECK_FALSE(sequence.has_open_gap());
+    CHECK_FALSE(sequence.settle(0, 6, 70));
+    CHECK(sequence.lost_records() == 2);
+}
+
+TEST_CASE("what was lost before the reader came is not told again") {
+    SequenceTracker sequence(false, 0, [](std::uint32_t) { return std::uint64_t{7}; });
+    CHECK_FALSE(sequence.observe(0, 100, 10));
+    CHECK_FALSE(sequence.settle(0, 102, 20));
+    CHECK(sequence.lost_records() == 0);
+}

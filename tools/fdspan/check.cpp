@@ -148,11 +148,7 @@ int run_check(std::vector<std::string> arguments, Output& output) {
     add_value(app, "--crit-fds", "PERCENT", "The same, critical [95]", into(options.fds_percent.critical, parse_percent));
     add_value(app, "--warn-leaks", "N", "Processes whose descriptors only become more [1]", into(options.leaks.warning, parse_number));
     add_value(app, "--crit-leaks", "N", "The same, critical [none]", into(options.leaks.critical, parse_number));
-    add_value(app, "--socket", "PATH", std::string("Where the daemon listens [") + service::default_socket + "]", [&](const std::string& text) -> Result<void> {
-        if (text.empty()) return fail(EINVAL, "the path is empty");
-        options.socket = text;
-        return {};
-    });
+    add_socket(app, "Where the daemon listens", options.socket);
     if (const std::optional<int> done = parse_arguments(app, std::move(arguments), output)) {
         return *done == exit_error ? static_cast<int>(Verdict::unknown) : *done;
     }

@@ -11,6 +11,7 @@
 #include "columns.hpp"
 #include "deleted.hpp"
 #include "duration.hpp"
+#include "event_json.hpp"
 #include "explain.hpp"
 #include "filter.hpp"
 #include "gaps.hpp"
@@ -332,20 +333,6 @@ void Listing::append_holders_json(std::string& out, const DeletedFile& file) {
     out += ']';
 }
 
-void append_by_json(std::string& out, const DeletedFile& file) {
-    out += "\"by\":";
-    if (!file.by) {
-        out += "null,";
-        return;
-    }
-    out += '{';
-    append_count(out, "pid", static_cast<std::uint64_t>(file.by->pid));
-    append_count(out, "uid", file.by->uid);
-    for (const auto& [key, text] : {std::pair{"comm", &file.by->comm}, {"exe", &file.by->exe}, {"cgroup", &file.by->cgroup}}) append_json_text(out, key, *text);
-    out.back() = '}';
-    out += ',';
-}
-
 void Listing::print_json(Output& output, bool complete, std::uint64_t unreadable) {
     std::string& out = output.buffer();
     out += "{\"schema\":1,";
@@ -408,7 +395,8 @@ void Listing::print_json(Output& output, bool complete, std::uint64_t unreadable
         append_count(out, "age_ns", range ? std::optional(range->min_ns) : std::nullopt);
         append_count(out, "age_max_ns", range ? range->max_ns : std::nullopt);
         append_json_text(out, "how", to_string(file.how));
-        append_by_json(out, file);
+        if (file.by) append_by_json(out, file.by->pid, file.by->uid, file.by->comm, file.by->exe, file.by->cgroup);
+        else out += "\"by\":null,";
         append_holders_json(out, file);
         out += '}';
         output.written();
@@ -498,14 +486,8 @@ void define_options(CLI::App& app, DeletedOptions& options, std::vector<std::str
     add_flag(app, "-J,--json", options.json, "One JSON document");
     add_flag(app, "-n,--noheadings,--no-headings", options.no_headings, "No heading line and no total");
     add_flag(app, "--human", options.human_sizes, "Sizes as 1.5K, 20M");
-    add_value(app, "--socket", "PATH", std::string("Where fdspand listens, which is asked for deletions that it saw [") + service::default_socket + "]",
-              [&](const std::string& text) -> Result<void> {
-                  if (text.empty()) return fail(EINVAL, "the path is empty");
-                  options.socket = text;
-                  return {};
-              });
-    app.add_flag_function("--no-daemon", [&options](std::int64_t) { options.ask_daemon = false; }, "Do not ask fdspand")
-        ->disable_flag_override();
+    add_socket(app, "Where fdspand listens, which is asked for deletions that it saw", options.socket);
+    add_no_daemon(app, options.ask_daemon);
     add_backend(app, options.backend);
     add_color(app, options.color);
 }

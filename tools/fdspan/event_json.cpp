@@ -29,6 +29,17 @@ bool is_of_event(const Column& column) { return column.name != "AGE"; }
 
 }  // namespace
 
+void append_by_json(std::string& out, pid_t pid, uid_t uid, std::string_view comm, std::string_view exe, std::string_view cgroup) {
+    out += "\"by\":{\"pid\":";
+    append_number(out, static_cast<long long>(pid));
+    out += ",\"uid\":";
+    append_number(out, static_cast<unsigned long long>(uid));
+    out += ',';
+    for (const auto& [key, text] : {std::pair{"comm", comm}, {"exe", exe}, {"cgroup", cgroup}}) append_json_text(out, key, text);
+    out.back() = '}';
+    out += ',';
+}
+
 RowContext EventJson::context(const Event& event) {
     return {event.strings, event.process, event.reference, 0, event.when.latest_ns, &clock_, &users_, false};
 }
@@ -144,20 +155,9 @@ void EventJson::append(std::string& out, const Event& event) {
 // Who took the name and how, what it was worth, and who has the file now.
 void EventJson::append_removal(std::string& out, const Event& event) {
     append_json_text(out, "how", to_string(event.how));
-    if (event.by == nullptr) {
-        out += "\"by\":null,";
-    } else {
-        out += "\"by\":{\"pid\":";
-        append_number(out, static_cast<long long>(event.by->pid));
-        out += ",\"uid\":";
-        append_number(out, static_cast<unsigned long long>(event.by->uid));
-        out += ',';
-        for (const auto& [key, text] : {std::pair{"comm", event.by->comm}, {"exe", event.by->exe}, {"cgroup", event.by->cgroup}}) {
-            append_json_text(out, key, event.strings->get(text));
-        }
-        out.back() = '}';
-        out += ',';
-    }
+    const auto text = [&event](StringId id) { return event.strings->get(id); };
+    if (event.by != nullptr) append_by_json(out, event.by->pid, event.by->uid, text(event.by->comm), text(event.by->exe), text(event.by->cgroup));
+    else out += "\"by\":null,";
     out += "\"holder_count\":";
     append_number(out, static_cast<unsigned long long>(event.holder_count));
     out += ",\"holders\":[";

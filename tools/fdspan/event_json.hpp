@@ -1,14 +1,20 @@
 // The JSON line of an event, as `watch --json` prints it.
 #pragma once
 
+#include <sys/types.h>
+
 #include <array>
 #include <string>
+#include <string_view>
 
 #include "base/clock.hpp"
 #include "base/event.hpp"
 #include "columns.hpp"
 
 namespace fdspan::cli {
+
+// "by":{…}, who took a name away; `watch` and `deleted` say it alike.
+void append_by_json(std::string& out, pid_t pid, uid_t uid, std::string_view comm, std::string_view exe, std::string_view cgroup);
 
 // Remembers what it wrote lately: opened, closed and released say the same of a span's file and process, and both come again.
 class EventJson {

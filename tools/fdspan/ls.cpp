@@ -122,14 +122,8 @@ void define_options(CLI::App& app, LsOptions& options, std::vector<std::string>&
     add_flag(app, "-J,--json", options.json, "One JSON document; every kind of reference, every key unless -o selects");
     add_flag(app, "-n,--noheadings,--no-headings", options.no_headings, "No heading line");
     add_flag(app, "--human", options.human_sizes, "Sizes as 1.5K, 20M");
-    add_value(app, "--socket", "PATH", std::string("Where fdspand listens, which is asked for times [") + service::default_socket + "]",
-              [&options](const std::string& text) -> Result<void> {
-                  if (text.empty()) return fail(EINVAL, "the path is empty");
-                  options.socket = text;
-                  return {};
-              });
-    app.add_flag_function("--no-daemon", [&options](std::int64_t) { options.ask_daemon = false; }, "Do not ask fdspand for times")
-        ->disable_flag_override();
+    add_socket(app, "Where fdspand listens, which is asked for times", options.socket);
+    add_no_daemon(app, options.ask_daemon);
     add_backend(app, options.backend);
     add_color(app, options.color);
 }

@@ -7,6 +7,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include "service/control/protocol.hpp"
 #include "text.hpp"
 
 namespace fdspan::cli {
@@ -88,6 +89,18 @@ void add_backend(CLI::App& app, Backend& backend, bool with_procfs) {
                   return fail(EINVAL, "there is no backend \"" + escape(text) + "\" here; expected auto, trampoline, kprobe" +
                                           (with_procfs ? ", syscall or procfs" : " or syscall"));
               });
+}
+
+void add_socket(CLI::App& app, const std::string& help, std::string& socket) {
+    add_value(app, "--socket", "PATH", help + " [" + service::default_socket + "]", [&socket](const std::string& text) -> Result<void> {
+        if (text.empty()) return fail(EINVAL, "the path is empty");
+        socket = text;
+        return {};
+    });
+}
+
+void add_no_daemon(CLI::App& app, bool& ask_daemon) {
+    app.add_flag_function("--no-daemon", [&ask_daemon](std::int64_t) { ask_daemon = false; }, "Do not ask fdspand")->disable_flag_override();
 }
 
 void add_color(CLI::App& app, ColorMode& color) {

@@ -50,6 +50,9 @@ void add_flag(CLI::App& app, const std::string& names, bool& flag, const std::st
 
 void add_backend(CLI::App& app, Backend& backend, bool with_procfs = true);
 void add_color(CLI::App& app, ColorMode& color);
+// --socket, and --no-daemon for commands that can do without.
+void add_socket(CLI::App& app, const std::string& help, std::string& socket);
+void add_no_daemon(CLI::App& app, bool& ask_daemon);
 
 // For SnapshotRequest::threads: the CPUs that this program may use.
 [[nodiscard]] unsigned reading_threads();

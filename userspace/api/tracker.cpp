@@ -309,7 +309,7 @@ Result<void> Tracker::State::adopt_bpf(Parcel& parcel) {
 Result<void> Tracker::State::follow_bpf() {
     backend = backend_of(tracking->backend());
     index.expect_gaps(tracking->sieves_files());
-    sequence = SequenceTracker(!tracking->is_taken_over(), tracking->tracking_since_ns());
+    sequence = SequenceTracker(!tracking->is_taken_over(), tracking->tracking_since_ns(), [this](std::uint32_t cpu) { return tracking->lost_records(cpu); });
     last_look_ns = boottime_now_ns();
     missed = tracking->counters().missed;
     if (auto done = open_poll(); !done) return done;
@@ -601,7 +601,7 @@ Result<std::size_t> Tracker::State::process_bpf(const Sink& sink, std::size_t ma
     }
 
     // The timer drives while records flow or something is to be mended; else the ring itself wakes.
-    if (*taken != 0 || lossy_since_ns != 0 || index.incomplete_count() != 0 || removals.has_to_settle()) {
+    if (*taken != 0 || lossy_since_ns != 0 || index.incomplete_count() != 0 || removals.has_to_settle() || sequence.has_open_gap()) {
         if (auto done = watch_ring(false); !done) return tl::unexpected(done.error());
         if (!all) {
             if (auto done = set_timer(timer.get(), 1, drain_interval_ns); !done) return tl::unexpected(done.error());

@@ -55,8 +55,7 @@ struct DeletedView {
 };
 
 // One reference as a query shows it; valid during the call, in which the index must not be asked or changed.
-// An index does not follow size, allocated, pos and mnt_id: they are 0, 0, 0 and -1 although field_stat and field_fdinfo stand
-// in Reference::valid for the values beside them.
+// An index does not follow size, allocated, pos and mnt_id: Reference::valid is without field_size and field_position.
 struct IndexRow {
     const Process& process;
     const Reference& reference;

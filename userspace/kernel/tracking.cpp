@@ -188,7 +188,6 @@ bool make_file_sieve(const TrackingOptions& options, fdspan_scope_files& sieve) 
 }
 
 constexpr const char* pinned_maps[] = {"descriptions", "descriptors", "tables", "table_chunks", "settings", "counters"};
-constexpr const char* pinned_to_emit[] = {"ring", "scope_processes"};
 
 // FNV-1a.
 std::uint64_t build_of(const BackendHooks& backend) {
@@ -285,10 +284,15 @@ struct Tracking::State {
         if (pins.valid() && settings.data != nullptr) settings.data->emit = 0;
     }
 
+    // What another process needs to go on with it.
+    std::vector<std::pair<const char*, int*>> shared_maps() {
+        return {{"descriptions", &maps.descriptions}, {"descriptors", &maps.descriptors}, {"tables", &maps.tables}, {"table_chunks", &maps.table_chunks},
+                {"settings", &maps.settings},         {"counters", &maps.counters},       {"scope_processes", &scope_map}, {"ring", &ring_fd}};
+    }
     Result<void> load();
     Result<void> start();
     Result<void> map_settings();
-    Result<void> open_ring(int map);
+    Result<void> open_ring();
     Result<void> adopt(Parcel& parcel);
     Result<void> fill_scope();
     Result<void> attach_tracepoints(const btf& types);
@@ -353,14 +357,9 @@ Result<void> Tracking::State::load() {
         return fail_errno(-code, "load the programs of the backend " + std::string(to_string(options.backend)));
     }
 
-    for (const auto& [name, target] : {std::pair<const char*, int*>{"descriptions", &maps.descriptions},
-                                       {"descriptors", &maps.descriptors},
-                                       {"tables", &maps.tables},
-                                       {"table_chunks", &maps.table_chunks},
-                                       {"settings", &maps.settings},
-                                       {"counters", &maps.counters},
-                                       {"hook_seen", &hook_seen},
-                                       {"scope_processes", &scope_map}}) {
+    auto named = shared_maps();
+    named.emplace_back("hook_seen", &hook_seen);
+    for (const auto& [name, target] : named) {
         auto fd = map_fd(name);
         if (!fd) return tl::unexpected(fd.error());
         *target = *fd;
@@ -379,12 +378,11 @@ Result<void> Tracking::State::map_settings() {
     return {};
 }
 
-Result<void> Tracking::State::open_ring(int map) {
+Result<void> Tracking::State::open_ring() {
     const auto callback = [](void* context, void* record, std::size_t size) {
         const auto* const state = static_cast<const State*>(context);
         return (*state->take)(record, size) ? 0 : -ECANCELED;
     };
-    ring_fd = map;
     ring.reset(ring_buffer__new(ring_fd, callback, this, nullptr));
     if (!ring) return fail_errno(errno, "open the event ring");
     return {};
@@ -406,9 +404,7 @@ Result<void> Tracking::State::start() {
     if (auto done = fill_scope(); !done) return done;
 
     if (options.emit) {
-        auto ring_map = map_fd("ring");
-        if (!ring_map) return tl::unexpected(ring_map.error());
-        if (auto done = open_ring(*ring_map); !done) return done;
+        if (auto done = open_ring(); !done) return done;
     }
     auto types = load_kernel_btf();
     if (!types) return tl::unexpected(types.error());
@@ -650,20 +646,11 @@ Result<void> Tracking::State::adopt(Parcel& parcel) {
     if (auto done = map_settings(); !done) return done;
     if (settings.data->version != FDSPAN_MAPS_VERSION) return fail(EPROTO, "what was handed over is of another version of the library");
     options.backend = backend_of(*settings.data);
-    return open_ring(ring_fd);
+    return open_ring();
 }
 
 void Tracking::give(Parcel& parcel) const {
-    for (const auto& [name, fd] : {std::pair<const char*, int>{"descriptions", state_->maps.descriptions},
-                                   {"descriptors", state_->maps.descriptors},
-                                   {"tables", state_->maps.tables},
-                                   {"table_chunks", state_->maps.table_chunks},
-                                   {"settings", state_->maps.settings},
-                                   {"counters", state_->maps.counters},
-                                   {"scope_processes", state_->scope_map},
-                                   {"ring", state_->ring_fd}}) {
-        parcel.put(name, fd);
-    }
+    for (const auto& [name, fd] : state_->shared_maps()) parcel.put(name, *fd);
     for (const UniqueFd& link : state_->links) parcel.put("link", link.get());
     for (const int program : state_->programs) parcel.put("program", program);
 }
@@ -753,6 +740,11 @@ std::vector<std::uint64_t> Tracking::next_sequence_numbers() const {
     return numbers;
 }
 
+std::uint64_t Tracking::lost_records(std::uint32_t cpu) const {
+    const auto counters = read_cpu_counters(state_->maps.counters).value_or(std::vector<fdspan_counters>{});
+    return cpu < counters.size() ? counters[cpu].ring_lost : 0;
+}
+
 // The map itself, not libbpf's epoll over it: a host's loops may nest no deeper than four (fs/eventpoll.c, EP_MAX_NESTS).
 int Tracking::ring_fd() const { return state_->ring_fd; }
 
@@ -782,20 +774,11 @@ Result<void> Tracking::pin(const std::string& directory) {
         if (!lock) return tl::unexpected(lock.error());
         state_->pins = std::move(*lock);
     }
-    const auto pin_map = [&](const char* name) -> Result<void> {
-        auto map = find_map(*state_->object, name);
-        if (!map) return tl::unexpected(map.error());
-        if (const int code = bpf_map__pin(*map, (directory + "/map_" + name).c_str()); code != 0) {
-            return fail_errno(-code, "pin " + directory + "/map_" + name);
-        }
-        return {};
-    };
-    for (const char* const name : pinned_maps) {
-        if (auto done = pin_map(name); !done) return done;
-    }
-    for (const char* const name : pinned_to_emit) {
-        if (!state_->options.emit) break;
-        if (auto done = pin_map(name); !done) return done;
+    for (const auto& [name, fd] : state_->shared_maps()) {
+        const bool stamps = std::any_of(std::begin(pinned_maps), std::end(pinned_maps), [&](const char* pinned) { return std::strcmp(pinned, name) == 0; });
+        if (!stamps && !state_->options.emit) continue;
+        const std::string path = directory + "/map_" + name;
+        if (bpf_obj_pin(*fd, path.c_str()) != 0) return fail_errno(errno, "pin " + path);
     }
     for (std::size_t i = 0; i < state_->links.size(); ++i) {
         const std::string path = directory + "/" + std::string(link_prefix) + state_->link_names[i];
@@ -814,9 +797,8 @@ Result<std::unique_ptr<Tracking>> Tracking::take_over(const std::string& directo
         if (!pinned.valid()) return fail_errno(errno, "open " + path);
         return pinned;
     };
-    std::vector<const char*> names(std::begin(pinned_maps), std::end(pinned_maps));
-    names.insert(names.end(), std::begin(pinned_to_emit), std::end(pinned_to_emit));
-    for (const char* const name : names) {
+    auto state = std::make_unique<State>();
+    for (const auto& [name, unused] : state->shared_maps()) {
         auto map = get(std::string("map_") + name);
         if (!map) return tl::unexpected(map.error());
         parcel.own(name, std::move(*map));
@@ -835,7 +817,6 @@ Result<std::unique_ptr<Tracking>> Tracking::take_over(const std::string& directo
         }
         parcel.own("link", std::move(*link));
     }
-    auto state = std::make_unique<State>();
     if (auto done = state->adopt(parcel); !done) return tl::unexpected(done.error());
     if (state->settings.data->build != build_of(hooks_of(state->options.backend))) {
         return fail(EPROTO, "what is pinned in " + directory + " was pinned by another build of fdspan");

@@ -121,6 +121,8 @@ public:
     Result<bool> add_to_trees(pid_t pid);
     // By CPU: the number that its next record will carry.
     [[nodiscard]] std::vector<std::uint64_t> next_sequence_numbers() const;
+    // What this CPU's programs found no room for so far.
+    [[nodiscard]] std::uint64_t lost_records(std::uint32_t cpu) const;
 
     // The ring: readable when the kernel side woke it. Owned by the tracking.
     [[nodiscard]] int ring_fd() const;

@@ -130,12 +130,29 @@ Interval interval_of(std::uint64_t earliest, std::uint64_t latest, bool exact) {
     return exact ? Interval::exact(latest) : Interval::bounded(earliest, latest);
 }
 
-Result<Conversation> ask_about(const std::string& socket, MessageType what, const std::vector<pid_t>& pids) {
+// Asks about these processes (empty: all), and takes the answer: its beginning, its rows, its end. `take` says no to a malformed row.
+Result<TimesBegin> ask_about(const std::string& socket, MessageType what, const std::vector<pid_t>& pids, MessageType row,
+                             const std::function<bool(std::string_view bytes)>& take) {
     std::string payload;
     for (const std::int32_t pid : pids) append_bytes(payload, &pid, sizeof pid);
     // More of them than fit: all then.
     if (payload.size() > max_request_bytes) payload.clear();
-    return Conversation::begin(socket, what, payload, times_silence_ns);
+    auto conversation = Conversation::begin(socket, what, payload, times_silence_ns);
+    if (!conversation) return tl::unexpected(conversation.error());
+    TimesBegin begin;
+    while (true) {
+        auto message = conversation->next();
+        if (!message) return tl::unexpected(message.error());
+        std::string_view bytes = message->second;
+        if (message->first == MessageType::end) return begin;
+        if (message->first == MessageType::begin && bytes.size() == sizeof begin) {
+            begin = take_struct<TimesBegin>(bytes);
+            if (begin.backend <= static_cast<std::uint32_t>(Backend::kprobe)) continue;
+        } else if (message->first == row && take(bytes)) {
+            continue;
+        }
+        return fail(EPROTO, "a malformed answer");
+    }
 }
 
 }  // namespace
@@ -143,78 +160,51 @@ Result<Conversation> ask_about(const std::string& socket, MessageType what, cons
 bool is_no_daemon(const Error& error) { return error.code == ENOENT || error.code == ECONNREFUSED || error.code == EACCES; }
 
 Result<TimesAnswer> ask_times(const std::string& socket, const std::vector<pid_t>& pids) {
-    auto conversation = ask_about(socket, MessageType::ask_times, pids);
-    if (!conversation) return tl::unexpected(conversation.error());
     TimesAnswer answer;
-    while (true) {
-        auto message = conversation->next();
-        if (!message) return tl::unexpected(message.error());
-        std::string_view bytes = message->second;
-        switch (message->first) {
-            case MessageType::begin: {
-                if (bytes.size() != sizeof(TimesBegin)) return fail(EPROTO, "a malformed answer");
-                const auto begin = take_struct<TimesBegin>(bytes);
-                if (begin.backend > static_cast<std::uint32_t>(Backend::kprobe)) return fail(EPROTO, "a malformed answer");
-                answer.backend = static_cast<Backend>(begin.backend);
-                answer.certain = begin.certain != 0;
-                break;
-            }
-            case MessageType::process: {
-                if (bytes.size() < sizeof(TimesProcess)) return fail(EPROTO, "a malformed answer");
-                ProcessTimes process;
-                process.process = take_struct<TimesProcess>(bytes);
-                if (bytes.size() != process.process.rows * sizeof(TimesRow)) return fail(EPROTO, "a malformed answer");
-                process.rows.resize(process.process.rows);
-                std::memcpy(process.rows.data(), bytes.data(), bytes.size());
-                answer.processes.push_back(std::move(process));
-                break;
-            }
-            case MessageType::end: return answer;
-            default: return fail(EPROTO, "a malformed answer");
-        }
-    }
+    const auto begin = ask_about(socket, MessageType::ask_times, pids, MessageType::process, [&answer](std::string_view bytes) {
+        if (bytes.size() < sizeof(TimesProcess)) return false;
+        ProcessTimes process;
+        process.process = take_struct<TimesProcess>(bytes);
+        if (bytes.size() != process.process.rows * sizeof(TimesRow)) return false;
+        process.rows.resize(process.process.rows);
+        std::memcpy(process.rows.data(), bytes.data(), bytes.size());
+        answer.processes.push_back(std::move(process));
+        return true;
+    });
+    if (!begin) return tl::unexpected(begin.error());
+    answer.backend = static_cast<Backend>(begin->backend);
+    answer.certain = begin->certain != 0;
+    return answer;
 }
 
 Result<DeletionsAnswer> ask_deletions(const std::string& socket, const std::vector<pid_t>& pids) {
-    auto conversation = ask_about(socket, MessageType::ask_deletions, pids);
-    if (!conversation) return tl::unexpected(conversation.error());
     DeletionsAnswer answer;
-    while (true) {
-        auto message = conversation->next();
-        if (!message) return tl::unexpected(message.error());
-        std::string_view bytes = message->second;
-        switch (message->first) {
-            case MessageType::begin:
-                if (bytes.size() != sizeof(TimesBegin)) return fail(EPROTO, "a malformed answer");
-                answer.certain = take_struct<TimesBegin>(bytes).certain != 0;
-                break;
-            case MessageType::deletion: {
-                if (bytes.size() < sizeof(DeletionRow)) return fail(EPROTO, "a malformed answer");
-                const auto row = take_struct<DeletionRow>(bytes);
-                const std::size_t texts = std::size_t{row.comm_bytes} + row.exe_bytes + row.cgroup_bytes;
-                if (bytes.size() != texts || row.how > static_cast<std::uint32_t>(Removal::rename)) return fail(EPROTO, "a malformed answer");
-                DeletionsAnswer::File& file = answer.files.emplace_back();
-                file.id = {{row.dev_major, row.dev_minor}, row.ino};
-                file.when = interval_of(row.earliest_ns, row.latest_ns, row.exact != 0);
-                file.how = static_cast<Removal>(row.how);
-                if (row.pid == 0) break;
-                const auto take_text = [&bytes](std::size_t length) {
-                    const std::string text(bytes.substr(0, length));
-                    bytes.remove_prefix(length);
-                    return text;
-                };
-                RemovedBy& by = file.by.emplace();
-                by.pid = row.pid;
-                by.uid = row.uid;
-                by.comm = take_text(row.comm_bytes);
-                by.exe = take_text(row.exe_bytes);
-                by.cgroup = take_text(row.cgroup_bytes);
-                break;
-            }
-            case MessageType::end: return answer;
-            default: return fail(EPROTO, "a malformed answer");
-        }
-    }
+    const auto begin = ask_about(socket, MessageType::ask_deletions, pids, MessageType::deletion, [&answer](std::string_view bytes) {
+        if (bytes.size() < sizeof(DeletionRow)) return false;
+        const auto row = take_struct<DeletionRow>(bytes);
+        const std::size_t texts = std::size_t{row.comm_bytes} + row.exe_bytes + row.cgroup_bytes;
+        if (bytes.size() != texts || row.how > static_cast<std::uint32_t>(Removal::rename)) return false;
+        DeletionsAnswer::File& file = answer.files.emplace_back();
+        file.id = {{row.dev_major, row.dev_minor}, row.ino};
+        file.when = interval_of(row.earliest_ns, row.latest_ns, row.exact != 0);
+        file.how = static_cast<Removal>(row.how);
+        if (row.pid == 0) return true;
+        const auto take_text = [&bytes](std::size_t length) {
+            const std::string text(bytes.substr(0, length));
+            bytes.remove_prefix(length);
+            return text;
+        };
+        RemovedBy& by = file.by.emplace();
+        by.pid = row.pid;
+        by.uid = row.uid;
+        by.comm = take_text(row.comm_bytes);
+        by.exe = take_text(row.exe_bytes);
+        by.cgroup = take_text(row.cgroup_bytes);
+        return true;
+    });
+    if (!begin) return tl::unexpected(begin.error());
+    answer.certain = begin->certain != 0;
+    return answer;
 }
 
 Result<std::string> ask_check(const std::string& socket) {
