@@ -23,14 +23,15 @@ figure() { awk -v name="$1" '$1 == name {print $2}' "$work/fdspan.prom"; }
 # A loss is in the figures first, and in the log within a second.
 told() {
     lost=$(figure fdspan_lost_events_total)
-    logged=$("$FDSPAN" log --database "$database" --json --limit all 2>/dev/null | jq -s 'map(select(.event == "lost").lost) | add // 0')
+    logged=$("$FDSPAN" log --database "$database" --json --limit all 2>/dev/null |
+        jq -n 'reduce (inputs | select(.event == "lost").lost) as $lost (0; . + $lost)')
     [ "$(figure fdspan_log_queued_rows)" = 0 ] && [ "$logged" -ge "${lost:-1}" ]
 }
 until_true "what is lost stands in the log" told
 made=$(wc -l <"$work/unlinked")
 all_deleted() {
     deleted=$("$FDSPAN" log --database "$database" --deleted --json --limit all 2>/dev/null |
-        jq -s --arg path "$work/load/" 'map(select(.event == "deleted" and (.path | startswith($path)))) | length')
+        jq -n --arg path "$work/load/" 'reduce (inputs | select(.event == "deleted" and (.path | startswith($path)))) as $_ (0; . + 1)')
     [ "$deleted" -eq "$made" ]
 }
 [ "${lost:-0}" != 0 ] || until_true "each deletion is in the log" all_deleted
