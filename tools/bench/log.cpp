@@ -1,10 +1,11 @@
-// Figures for fdspan log: makes an event log of so many rows, asks it each kind of question, and shows how long the newest 100 rows took (the
-// best of three) and through which index. Exit code 1 when one takes longer than 100 ms or scans the events.
+// Figures for fdspan log: makes an event log of so many rows, asks it each kind of question, and shows how long the newest 100 rows took and
+// through which index. Times are of the processor (what an idle machine that has the file in memory takes), the best of three, and beside
+// it the elapsed time of that round. Exit code 1 when one takes longer than 100 ms or scans the events.
 //   fdspan-bench-log ROWS FILE       FILE is made; one that is there is asked as it is
 #include <sys/stat.h>
+#include <time.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -20,6 +21,12 @@ namespace {
 
 constexpr std::int64_t first_time_ns = 1'700'000'000'000'000'000;
 constexpr std::int64_t step_ns = 50'000'000;
+
+double clock_ms(clockid_t clock) {
+    timespec at{};
+    ::clock_gettime(clock, &at);
+    return static_cast<double>(at.tv_sec) * 1e3 + static_cast<double>(at.tv_nsec) / 1e6;
+}
 
 [[noreturn]] void stop(const Error& error) {
     std::fprintf(stderr, "%s\n", error.message.c_str());
@@ -71,6 +78,7 @@ void make(const std::string& path, std::int64_t rows) {
         if (auto done = set->run(); !done) stop(done.error());
     }
     for (const std::string& sql : indexes) run(sql);
+    run("INSERT INTO name_grams(rowid, name) SELECT id, name_text(name) FROM paths");
     run("COMMIT");
     run("PRAGMA journal_mode = WAL");
 }
@@ -108,6 +116,10 @@ int main(int count, char** values) {
     ask("--path '/tmp/job-12*'", [](LogQuery& q) { q.path_glob = "/tmp/job-12*"; });
     ask("--path '/home/*/job-7?.log'", [](LogQuery& q) { q.path_glob = "/home/*/job-7?.log"; });
     ask("--path '*.log' (half of all)", [](LogQuery& q) { q.path_glob = "*.log"; });
+    ask("--path '*.rare' (one name in 50,000)", [](LogQuery& q) { q.path_glob = "*.rare"; });
+    ask("--path '/tmp/*12345*'", [](LogQuery& q) { q.path_glob = "/tmp/*12345*"; });
+    ask("--path '*/d77/*'", [](LogQuery& q) { q.path_glob = "*/d77/*"; });
+    ask("--path '*backup*' (long ago)", [](LogQuery& q) { q.path_glob = "*backup*"; });
     ask("--path '/nowhere/*'", [](LogQuery& q) { q.path_glob = "/nowhere/*"; });
     ask("--pid 812 (a third)", [](LogQuery& q) { q.pids = {812}; });
     ask("--pid 1234", [](LogQuery& q) { q.pids = {1234}; });
@@ -119,25 +131,30 @@ int main(int count, char** values) {
     ask("--min-bytes 1", [](LogQuery& q) { q.min_bytes = 1; });
     ask("--min-bytes 1020000000", [](LogQuery& q) { q.min_bytes = 1'020'000'000; });
     ask("--deleted --path '/srv/backup/*'", [](LogQuery& q) { q.deleted = true; q.path_glob = "/srv/backup/*"; });
+    ask("--deleted --path '*.log'", [](LogQuery& q) { q.deleted = true; q.path_glob = "*.log"; });
+    ask("--deleted --path '/home/*/job-7?.log'", [](LogQuery& q) { q.deleted = true; q.path_glob = "/home/*/job-7?.log"; });
     ask("--pid 812 --path '/var/log/*'", [](LogQuery& q) { q.pids = {812}; q.path_glob = "/var/log/*"; });
     ask("--pid 1234 --deleted", [](LogQuery& q) { q.pids = {1234}; q.deleted = true; });
     ask("--min-bytes 1G --since", [&](LogQuery& q) { q.min_bytes = 1'000'000'000; q.since_ns = end_ns - rows / 10 * step_ns; });
     bool good = true;
     for (const Question& question : questions) {
-        double best_ms = 1e9;
+        double best_ms = 1e9, elapsed_ms = 0;
         std::size_t found = 0;
         for (int round = 0; round < 3; ++round) {
             found = 0;
-            const auto began = std::chrono::steady_clock::now();
+            const double began_ms = clock_ms(CLOCK_MONOTONIC), began_cpu_ms = clock_ms(CLOCK_PROCESS_CPUTIME_ID);
             auto done = reader->query(question.query, [&found](const LogRow&) { return ++found, true; });
             if (!done) stop(done.error());
-            best_ms = std::min(best_ms, std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - began).count());
+            const double took_ms = clock_ms(CLOCK_PROCESS_CPUTIME_ID) - began_cpu_ms;
+            if (took_ms >= best_ms) continue;
+            best_ms = took_ms;
+            elapsed_ms = clock_ms(CLOCK_MONOTONIC) - began_ms;
         }
         const auto plan = reader->explain();
         if (!plan) stop(plan.error());
         const bool searched = std::all_of(plan->begin(), plan->end(), [](const std::string& step) { return step.starts_with("SEARCH events USING"); });
         good = good && searched && best_ms < 100;
-        std::printf("%8.2f ms %4zu rows  %-36s %s%s\n", best_ms, found, question.name, plan->front().c_str(), searched && best_ms < 100 ? "" : "   <-- NOT GOOD");
+        std::printf("%8.2f ms (%8.2f) %4zu rows  %-36s %s%s\n", best_ms, elapsed_ms, found, question.name, plan->empty() ? "no such name" : plan->back().c_str(), searched && best_ms < 100 ? "" : "   <-- NOT GOOD");
     }
     return good ? 0 : 1;
 }

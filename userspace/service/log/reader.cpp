@@ -14,9 +14,10 @@ namespace {
 
 // A way with fewer rows than this is good enough, whatever the others have.
 constexpr std::uint64_t estimate_cap = 20000;
-// More names than this are not looked up one by one.
-constexpr std::size_t max_keys = 20000;
-constexpr std::size_t max_names_looked_at = 200000;
+// More directories than this are not even looked at.
+constexpr std::size_t max_dirs_looked_at = 200000;
+// Of what fts5 is asked; more of them tell no more.
+constexpr std::size_t max_grams = 32;
 
 constexpr std::int64_t far_past = std::numeric_limits<std::int64_t>::min();
 constexpr std::int64_t far_future = std::numeric_limits<std::int64_t>::max();
@@ -94,14 +95,82 @@ bool glob_matches(const std::string& glob, const std::string& path) {
     return ::fnmatch(glob.c_str(), path.c_str(), 0) == 0;
 }
 
+// Adds what stands in name_grams of a text: any three characters in a row. Those that are not ASCII are left out, the rest tells enough.
+void add_grams(std::string& expression, std::string_view text) {
+    std::size_t count = 0;
+    for (std::size_t at = 0; at + 3 <= text.size() && count < max_grams; ++at) {
+        const std::string_view gram = text.substr(at, 3);
+        if (std::any_of(gram.begin(), gram.end(), [](char byte) { return static_cast<unsigned char>(byte) >= 0x80; })) continue;
+        expression += expression.empty() ? "\"" : " AND \"";
+        for (const char byte : gram) expression.append(byte == '"' ? 2 : 1, byte);
+        expression += '"';
+        ++count;
+    }
+}
+
+// For names of literals and question marks alone: how they begin, what is between, and how many characters they have.
+std::string grams_of_component(std::string_view component) {
+    std::string expression;
+    const std::string text = "/" + std::string(component) + "/";
+    std::size_t characters = 0;
+    for (const char byte : component) characters += is_continuation(byte) ? 0 : 1;
+    for (std::size_t begin = 0; begin <= text.size();) {
+        const std::size_t end = std::min(text.find('?', begin), text.size());
+        add_grams(expression, std::string_view(text).substr(begin, end - begin));
+        begin = end + 1;
+    }
+    const std::string mark = name_length_mark(characters), unknown = name_length_unknown();
+    if (!expression.empty()) expression += " AND ";
+    return expression + "(\"/" + mark + mark + "\" OR \"/" + unknown + unknown + "\")";
+}
+
+// What fts5 can be asked for the last names of the matching paths that lie in no directory of which everything matches. "": there are
+// none. Nothing: it can't be asked for them.
+std::optional<std::string> name_question(const std::string& glob) {
+    const bool simple = glob.find_first_of("[\\") == std::string::npos;
+    const std::size_t slash = glob.rfind('/');
+    const std::string last = slash == std::string::npos ? glob : glob.substr(slash + 1);
+    std::string expression;
+    if (simple && last.find('*') == std::string::npos) {
+        expression = "(" + grams_of_component(last) + ")";
+        // A question mark may stand for the slash before the name.
+        for (std::size_t at = last.find('?'); at != std::string::npos; at = last.find('?', at + 1)) {
+            expression += " OR (" + grams_of_component(std::string_view(last).substr(at + 1)) + ")";
+        }
+        return expression;
+    }
+    std::string_view text = glob;
+    const bool open_end = text.ends_with('*');
+    if (open_end) {
+        // In a backslash and a star, or brackets around one, there may be less of an open end than it seems.
+        if (!simple) return std::nullopt;
+        while (text.ends_with('*')) text.remove_suffix(1);
+    }
+    // What follows the last wildcard is in the name, as far as no slash comes after it.
+    const std::size_t special = text.find_last_of("*?[]\\");
+    const std::string_view literal = special == std::string_view::npos ? text : text.substr(special + 1);
+    const std::size_t bound = literal.rfind('/');
+    if (open_end && !literal.empty() && bound == literal.size() - 1) return "";
+    const bool begins = bound != std::string_view::npos || special == std::string_view::npos;
+    std::string known = begins ? "/" : "";
+    known += bound == std::string_view::npos ? literal : literal.substr(bound + 1);
+    if (!open_end) known += "/";
+    add_grams(expression, known);
+    if (expression.empty()) return std::nullopt;
+    return expression;
+}
+
 }  // namespace
 
-Result<LogReader> LogReader::open(const std::string& path) {
+LogReader::Way LogReader::by_time() { return {{"", {0}, "events_time"}}; }
+
+Result<LogReader> LogReader::open(const std::string& path, const LogEffort& effort) {
     auto connection = Connection::open(path, SQLITE_OPEN_READONLY);
     if (!connection) return tl::unexpected(connection.error());
     LogReader reader;
     reader.connection_ = std::move(*connection);
     reader.path_ = path;
+    reader.effort_ = effort;
     ::sqlite3_busy_timeout(reader.connection_.get(), 2000);
     if (auto done = reader.connection_.execute("PRAGMA query_only = 1; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 1073741824"); !done) {
         return tl::unexpected(done.error());
@@ -128,11 +197,18 @@ bool LogReader::is_current() const {
     return ::stat(path_.c_str(), &status) == 0 && status.st_dev == device_ && status.st_ino == inode_;
 }
 
-// The rows of one key, newest first, with what the filters look at.
-Result<Statement> LogReader::candidates(const Way& way, const LogQuery& query, bool newest_first) {
-    std::string sql = "SELECT time_ns, id, pid, path, deleted, duration_ns, bytes FROM events";
+// The rows of one key, newest first, with what the filters look at: not more, so that an index may have all of it.
+Result<Statement> LogReader::candidates(const Part& part, const LogQuery& query, bool newest_first) {
+    std::string sql = "SELECT time_ns, id";
+    const auto column = [&sql](const char* name, bool wanted) { sql += wanted ? std::string(", ") + name : ", NULL"; };
+    column("pid", !query.pids.empty());
+    column("path", !query.path_glob.empty() && !part.path_decided);
+    column("deleted", query.deleted);
+    column("duration_ns", query.min_duration_ns.has_value());
+    column("bytes", query.min_bytes.has_value());
+    sql += " FROM events";
     if (newest_first) {
-        sql += " INDEXED BY " + way.index + " WHERE time_ns BETWEEN ?2 AND ?3" + way.condition + " ORDER BY time_ns DESC, id DESC";
+        sql += " INDEXED BY " + part.index + " WHERE time_ns BETWEEN ?2 AND ?3" + part.condition + " ORDER BY time_ns DESC, id DESC";
     } else {
         sql += " WHERE id > ?1 AND time_ns BETWEEN ?2 AND ?3 ORDER BY id";
     }
@@ -144,27 +220,32 @@ Result<Statement> LogReader::candidates(const Way& way, const LogQuery& query, b
     return statement;
 }
 
-Result<bool> LogReader::path_matches(std::int64_t path, const LogQuery& query) {
+Result<LogReader::KnownPath> LogReader::look_at_path(std::int64_t path, const LogQuery& query) {
     if (memo_glob_ != query.path_glob) {
         path_memo_.clear();
         memo_glob_ = query.path_glob;
     }
     if (const auto known = path_memo_.find(path); known != path_memo_.end()) return known->second;
     if (!read_path_) {
-        auto prepared = connection_.prepare("SELECT dirs.path || paths.name FROM paths JOIN dirs ON dirs.id = paths.dir WHERE paths.id = ?1");
+        auto prepared = connection_.prepare("SELECT dirs.path, paths.name, dirs.id FROM paths JOIN dirs ON dirs.id = paths.dir WHERE paths.id = ?1");
         if (!prepared) return tl::unexpected(prepared.error());
         read_path_ = std::move(*prepared);
     }
     read_path_->bind(1, path);
     auto row = read_path_->step();
     if (!row) return tl::unexpected(row.error());
-    const bool matched = *row && glob_matches(query.path_glob, std::string(read_path_->text(0)));
+    KnownPath known{0, false};
+    if (*row) {
+        std::string text(read_path_->text(0));
+        text += read_path_->text(1);
+        known = {read_path_->integer(2), glob_matches(query.path_glob, text)};
+    }
     read_path_->reset();
-    path_memo_.emplace(path, matched);
-    return matched;
+    path_memo_.emplace(path, known);
+    return known;
 }
 
-Result<bool> LogReader::matches(Statement& row, const LogQuery& query) {
+Result<bool> LogReader::matches(Statement& row, const LogQuery& query, bool path_decided) {
     if (!query.pids.empty()) {
         const auto pid = row.optional_integer(2);
         if (!pid || std::find(query.pids.begin(), query.pids.end(), static_cast<pid_t>(*pid)) == query.pids.end()) return false;
@@ -178,128 +259,179 @@ Result<bool> LogReader::matches(Statement& row, const LogQuery& query) {
         const auto bytes = row.optional_integer(6);
         if (!bytes || static_cast<std::uint64_t>(*bytes) < *query.min_bytes) return false;
     }
-    if (query.path_glob.empty()) return true;
+    if (query.path_glob.empty() || path_decided) return true;
     const auto path = row.optional_integer(3);
     if (!path) return false;
-    return path_matches(*path, query);
+    auto known = look_at_path(*path, query);
+    if (!known) return tl::unexpected(known.error());
+    return known->matched;
 }
 
-// The names that match, and the directories that they are in; each is a way, unless there are too many.
-Result<void> LogReader::add_path_ways(const LogQuery& query, std::vector<Way>& ways) {
-    const std::string prefix = literal_prefix(query.path_glob);
+// The names that match, as far as fts5 can be asked for them and there are not too many; without those in `whole_dirs`.
+Result<std::optional<std::vector<std::int64_t>>> LogReader::names_by_text(const LogQuery& query, const std::vector<std::int64_t>& whole_dirs,
+                                                                          std::size_t most) {
+    std::vector<std::int64_t> found, matched;
+    const std::optional<std::string> question = name_question(query.path_glob);
+    if (!question) return std::nullopt;
+    if (question->empty()) return matched;
+    auto names = connection_.prepare("SELECT rowid FROM name_grams WHERE name_grams MATCH ?1 LIMIT ?2");
+    if (!names) return tl::unexpected(names.error());
+    names->bind(1, std::string_view(*question));
+    names->bind(2, static_cast<std::int64_t>(most) + 1);
+    while (true) {
+        auto row = names->step();
+        if (!row) return tl::unexpected(row.error());
+        if (!*row) break;
+        found.push_back(names->integer(0));
+    }
+    if (found.size() > most) return std::nullopt;
+    for (const std::int64_t id : found) {
+        auto known = look_at_path(id, query);
+        if (!known) return tl::unexpected(known.error());
+        if (known->matched && !std::binary_search(whole_dirs.begin(), whole_dirs.end(), known->dir)) matched.push_back(id);
+    }
+    return matched;
+}
+
+// By the names that match, and the directories of which everything does; where those are too many, by all directories that may have some.
+Result<std::optional<LogReader::Way>> LogReader::way_by_path(const LogQuery& query, const LogEffort::Bounds& bounds) {
+    const std::string& glob = query.path_glob;
+    const std::string prefix = literal_prefix(glob);
     const std::size_t slash = prefix.rfind('/');
     const std::string dir = prefix.substr(0, slash == std::string::npos ? 0 : slash + 1);
     const std::string name = prefix.substr(dir.size());
     // What has no wildcard is one name; otherwise names in this directory, and everything in those that begin with the prefix.
-    const bool whole = prefix == query.path_glob;
-    auto dirs = connection_.prepare(whole ? "SELECT id, path FROM dirs WHERE path = ?1"
-                                          : "SELECT id, path FROM dirs WHERE path = ?1 UNION SELECT id, path FROM dirs WHERE path >= ?2 AND (?3 = '' OR path < ?3)");
+    const bool one_name = prefix == glob;
+    const bool open_end = glob.ends_with('*');
+    auto dirs = connection_.prepare(one_name ? "SELECT id, path FROM dirs WHERE path = ?1"
+                                             : "SELECT id, path FROM dirs WHERE path = ?1 UNION SELECT id, path FROM dirs WHERE path >= ?2 AND (?3 = '' OR path < ?3)");
     if (!dirs) return tl::unexpected(dirs.error());
     dirs->bind(1, dir);
-    if (!whole) {
+    if (!one_name) {
         dirs->bind(2, prefix);
         dirs->bind(3, after_prefix(prefix));
     }
-    auto names = connection_.prepare("SELECT id, name FROM paths WHERE dir = ?1 AND name >= ?2 AND (?3 = '' OR name < ?3)");
-    if (!names) return tl::unexpected(names.error());
-    Way by_path{" AND path = ?1 AND path IS NOT NULL", {}, "events_path"};
-    Way by_dir{" AND dir = ?1 AND dir IS NOT NULL", {}, "events_dir"};
-    const std::vector<std::string> prefixes = name_prefixes(query.path_glob);
-    std::size_t looked_at = 0;
-    std::string path;
+    Part by_path{" AND path = ?1 AND path IS NOT NULL", {}, "events_path", true};
+    Part by_whole_dir{" AND dir = ?1 AND dir IS NOT NULL", {}, "events_dir", true};
+    Part by_dir{" AND dir = ?1 AND dir IS NOT NULL", {}, "events_dir", false};
+    std::vector<std::string> dir_paths;  // of by_dir
     while (true) {
         auto row = dirs->step();
         if (!row) return tl::unexpected(row.error());
         if (!*row) break;
-        const std::string dir_path(dirs->text(1));
-        by_dir.keys.push_back(dirs->integer(0));
-        if (looked_at > max_names_looked_at || by_path.keys.size() > max_keys) continue;
-        const auto look_at = [&](const std::string& first_name) -> Result<void> {
-            names->bind(1, dirs->integer(0));
-            names->bind(2, first_name);
-            names->bind(3, whole ? first_name + '\x01' : after_prefix(first_name));
-            while (looked_at <= max_names_looked_at && by_path.keys.size() <= max_keys) {
-                auto found = names->step();
-                if (!found) return tl::unexpected(found.error());
-                if (!*found) break;
-                ++looked_at;
-                path.assign(dir_path).append(names->text(1));
-                if (glob_matches(query.path_glob, path)) by_path.keys.push_back(names->integer(0));
-            }
-            names->reset();
-            return {};
-        };
-        if (dir_path == dir) {
-            if (auto done = look_at(name); !done) return done;
-            continue;
-        }
-        for (const std::string& prefix_of_name : prefixes) {
-            if (auto done = look_at(prefix_of_name); !done) return done;
-        }
+        const bool whole = open_end && glob_matches(glob, std::string(dirs->text(1)));
+        (whole ? by_whole_dir : by_dir).keys.push_back(dirs->integer(0));
+        if (!whole) dir_paths.emplace_back(dirs->text(1));
+        if (by_dir.keys.size() + by_whole_dir.keys.size() > max_dirs_looked_at) return std::nullopt;
     }
-    // A name may begin with two of the prefixes.
-    std::sort(by_path.keys.begin(), by_path.keys.end());
-    by_path.keys.erase(std::unique(by_path.keys.begin(), by_path.keys.end()), by_path.keys.end());
-    if (by_dir.keys.size() <= max_keys) ways.push_back(by_dir);
-    if (looked_at <= max_names_looked_at && by_path.keys.size() <= max_keys) ways.push_back(by_path);
-    return {};
+    std::sort(by_whole_dir.keys.begin(), by_whole_dir.keys.end());
+
+    std::optional<std::vector<std::int64_t>> matched;
+    if (!one_name) {
+        auto by_text = names_by_text(query, by_whole_dir.keys, bounds.names);
+        if (!by_text) return tl::unexpected(by_text.error());
+        matched = std::move(*by_text);
+    }
+    if (!matched) {
+        auto names = connection_.prepare("SELECT id, name FROM paths WHERE dir = ?1 AND name >= ?2 AND (?3 = '' OR name < ?3)");
+        if (!names) return tl::unexpected(names.error());
+        const std::vector<std::string> prefixes = name_prefixes(glob);
+        std::size_t looked_at = 0;
+        std::string path;
+        std::vector<std::int64_t> ids;
+        for (std::size_t at = 0; at < dir_paths.size() && looked_at <= bounds.looked_at; ++at) {
+            for (const std::string& first : dir_paths[at] == dir ? std::vector<std::string>{name} : prefixes) {
+                names->bind(1, by_dir.keys[at]);
+                names->bind(2, first);
+                names->bind(3, one_name ? first + '\x01' : after_prefix(first));
+                for (++looked_at; looked_at <= bounds.looked_at; ++looked_at) {
+                    auto found = names->step();
+                    if (!found) return tl::unexpected(found.error());
+                    if (!*found) break;
+                    path.assign(dir_paths[at]).append(names->text(1));
+                    if (glob_matches(glob, path)) ids.push_back(names->integer(0));
+                }
+                names->reset();
+            }
+        }
+        // A name may begin with two of the prefixes.
+        std::sort(ids.begin(), ids.end());
+        ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+        if (looked_at <= bounds.looked_at) matched = std::move(ids);
+    }
+    Way way;
+    const auto add = [&way](Part part) {
+        if (!part.keys.empty()) way.push_back(std::move(part));
+    };
+    if (matched && matched->size() <= bounds.names && by_whole_dir.keys.size() <= effort_.dirs) {
+        by_path.keys = std::move(*matched);
+        add(by_path);
+        add(by_whole_dir);
+        return way;
+    }
+    if (by_dir.keys.size() + by_whole_dir.keys.size() > effort_.dirs) return std::nullopt;
+    add(by_whole_dir);
+    add(by_dir);
+    return way;
 }
 
 Result<std::uint64_t> LogReader::estimate(const Way& way, const LogQuery& query) {
-    auto count = connection_.prepare("SELECT count(*) FROM (SELECT 1 FROM events INDEXED BY " + way.index + " WHERE time_ns BETWEEN ?2 AND ?3" +
-                                     way.condition + " LIMIT " + std::to_string(estimate_cap) + ")");
-    if (!count) return tl::unexpected(count.error());
     std::uint64_t total = 0;
-    for (const std::int64_t key : way.keys) {
-        count->bind(1, key);
-        count->bind(2, query.since_ns.value_or(far_past));
-        count->bind(3, query.until_ns.value_or(far_future));
-        auto row = count->step();
-        if (!row) return tl::unexpected(row.error());
-        total += static_cast<std::uint64_t>(count->integer(0));
-        count->reset();
-        if (total >= estimate_cap) return estimate_cap;
+    for (const Part& part : way) {
+        auto count = connection_.prepare("SELECT count(*) FROM (SELECT 1 FROM events INDEXED BY " + part.index + " WHERE time_ns BETWEEN ?2 AND ?3" +
+                                         part.condition + " LIMIT " + std::to_string(estimate_cap) + ")");
+        if (!count) return tl::unexpected(count.error());
+        for (const std::int64_t key : part.keys) {
+            count->bind(1, key);
+            count->bind(2, query.since_ns.value_or(far_past));
+            count->bind(3, query.until_ns.value_or(far_future));
+            auto row = count->step();
+            if (!row) return tl::unexpected(row.error());
+            total += static_cast<std::uint64_t>(count->integer(0));
+            count->reset();
+            if (total >= estimate_cap) return estimate_cap;
+        }
     }
     return total;
 }
 
 // The way with the fewest rows, as far as counting is worth it; among those with very many, the one that leaves least to filter.
-Result<LogReader::Way> LogReader::choose(const LogQuery& query) {
+Result<LogReader::Way> LogReader::choose(const LogQuery& query, const LogEffort::Bounds& bounds) {
     std::vector<Way> ways;
     const auto classes = [](const char* condition, const char* index, std::uint64_t least) {
-        Way way{condition, {}, index};
-        for (std::int64_t number = max_log_class; number >= log_class(least); --number) way.keys.push_back(number);
-        return way;
+        Part part{condition, {}, index};
+        for (std::int64_t number = max_log_class; number >= log_class(least); --number) part.keys.push_back(number);
+        return Way{part};
     };
     if (!query.path_glob.empty()) {
-        if (auto done = add_path_ways(query, ways); !done) return tl::unexpected(done.error());
-        std::reverse(ways.begin(), ways.end());
+        auto way = way_by_path(query, bounds);
+        if (!way) return tl::unexpected(way.error());
+        if (*way) ways.push_back(std::move(**way));
     }
     if (!query.pids.empty()) {
-        Way way{" AND pid = ?1 AND pid IS NOT NULL", {}, "events_pid"};
+        Part part{" AND pid = ?1 AND pid IS NOT NULL", {}, "events_pid"};
         for (const pid_t pid : query.pids) {
-            if (std::find(way.keys.begin(), way.keys.end(), pid) == way.keys.end()) way.keys.push_back(pid);
+            if (std::find(part.keys.begin(), part.keys.end(), pid) == part.keys.end()) part.keys.push_back(pid);
         }
-        ways.push_back(way);
+        ways.push_back({part});
     }
     if (query.min_bytes) ways.push_back(classes(" AND bytes_class = ?1 AND bytes_class IS NOT NULL", "events_bytes", *query.min_bytes));
-    if (query.deleted) ways.push_back({" AND deleted = 1", {0}, "events_deleted"});
+    if (query.deleted) ways.push_back({{" AND deleted = 1", {0}, "events_deleted"}});
     if (query.min_duration_ns) {
         ways.push_back(classes(" AND duration_class = ?1 AND duration_class IS NOT NULL", "events_duration", *query.min_duration_ns));
     }
-    const Way by_time{"", {0}, "events_time"};
-    if (ways.empty()) return by_time;
-    if (ways.size() == 1) return ways.front();
-    const Way* best = &ways.front();
+    if (ways.empty()) return by_time();
+    if (ways.size() == 1) return std::move(ways.front());
+    Way* best = &ways.front();
     std::uint64_t least = std::numeric_limits<std::uint64_t>::max();
-    for (const Way& way : ways) {
+    for (Way& way : ways) {
         auto count = estimate(way, query);
         if (!count) return tl::unexpected(count.error());
         if (*count >= least) continue;
         least = *count;
         best = &way;
     }
-    return *best;
+    return std::move(*best);
 }
 
 Result<void> LogReader::query(const LogQuery& query, const Visit& visit) {
@@ -312,46 +444,83 @@ Result<void> LogReader::query(const LogQuery& query, const Visit& visit) {
 
 Result<void> LogReader::answer(const LogQuery& query, const Visit& visit) {
     statements_.clear();
-    auto way = choose(query);
+    auto way = choose(query, effort_.at_first);
     if (!way) return tl::unexpected(way.error());
-    auto rows = candidates(*way, query, true);
-    if (!rows) return tl::unexpected(rows.error());
+    const bool path_alone = !query.path_glob.empty() && query.pids.empty() && !query.deleted && !query.min_duration_ns && !query.min_bytes;
+    const auto undecided = [](const Part& part) { return !part.path_decided; };
+    if (path_alone && query.limit && std::any_of(way->begin(), way->end(), undecided)) {
+        std::vector<Found> newest;
+        auto enough = probe(query, newest);
+        if (!enough) return tl::unexpected(enough.error());
+        if (*enough) {
+            for (const Found& found : newest) {
+                auto whole = read(found.id);
+                if (!whole) return tl::unexpected(whole.error());
+                if (!visit(*whole)) return {};
+            }
+            return {};
+        }
+        // Many names, of which most are long ago: they are worth finding now.
+        way = choose(query, effort_.at_last);
+        if (!way) return tl::unexpected(way.error());
+    }
+    return answer_by(*way, query, visit);
+}
 
+Result<bool> LogReader::probe(const LogQuery& query, std::vector<Found>& found) {
+    auto rows = candidates(by_time().front(), query, true);
+    if (!rows) return tl::unexpected(rows.error());
+    for (std::size_t looked_at = 0; looked_at < effort_.probed_rows; ++looked_at) {
+        auto row = rows->step();
+        if (!row) return tl::unexpected(row.error());
+        if (!*row) return true;
+        auto matched = matches(*rows, query, false);
+        if (!matched) return tl::unexpected(matched.error());
+        if (*matched) found.push_back({rows->integer(0), rows->integer(1)});
+        if (found.size() >= *query.limit) return true;
+    }
+    return false;
+}
+
+Result<void> LogReader::answer_by(const Way& way, const LogQuery& query, const Visit& visit) {
     // The newest of all keys: a heap of what was found so far, the oldest of them on top, bounds what later keys have to look at.
-    using Found = std::pair<std::int64_t, std::int64_t>;  // time, id
     std::priority_queue<Found, std::vector<Found>, std::greater<>> newest;
     const std::uint64_t limit = query.limit.value_or(std::numeric_limits<std::uint64_t>::max());
-    const bool direct = way->keys.size() == 1;
+    const bool direct = way.size() == 1 && way.front().keys.size() == 1;
     std::uint64_t visited = 0;
-    for (const std::int64_t key : way->keys) {
-        if (!way->condition.empty() && way->condition.find("?1") != std::string::npos) rows->bind(1, key);
-        if (newest.size() >= limit) rows->bind(2, std::max(query.since_ns.value_or(far_past), newest.top().first));
-        while (true) {
-            auto row = rows->step();
-            if (!row) return tl::unexpected(row.error());
-            if (!*row) break;
-            auto matched = matches(*rows, query);
-            if (!matched) return tl::unexpected(matched.error());
-            if (!*matched) continue;
-            const Found found{rows->integer(0), rows->integer(1)};
-            if (direct) {
-                auto whole = read(found.second);
-                if (!whole) return tl::unexpected(whole.error());
-                if (!visit(*whole) || ++visited >= limit) return {};
-                continue;
+    for (const Part& part : way) {
+        auto rows = candidates(part, query, true);
+        if (!rows) return tl::unexpected(rows.error());
+        for (const std::int64_t key : part.keys) {
+            if (part.condition.find("?1") != std::string::npos) rows->bind(1, key);
+            if (newest.size() >= limit) rows->bind(2, std::max(query.since_ns.value_or(far_past), newest.top().time_ns));
+            while (true) {
+                auto row = rows->step();
+                if (!row) return tl::unexpected(row.error());
+                if (!*row) break;
+                auto matched = matches(*rows, query, part.path_decided);
+                if (!matched) return tl::unexpected(matched.error());
+                if (!*matched) continue;
+                const Found found{rows->integer(0), rows->integer(1)};
+                if (direct) {
+                    auto whole = read(found.id);
+                    if (!whole) return tl::unexpected(whole.error());
+                    if (!visit(*whole) || ++visited >= limit) return {};
+                    continue;
+                }
+                if (newest.size() >= limit) {
+                    if (found <= newest.top()) break;
+                    newest.pop();
+                }
+                newest.push(found);
             }
-            if (newest.size() >= limit) {
-                if (found <= newest.top()) break;
-                newest.pop();
-            }
-            newest.push(found);
+            rows->reset();
         }
-        rows->reset();
     }
     std::vector<Found> ordered;
     for (; !newest.empty(); newest.pop()) ordered.push_back(newest.top());
     for (auto found = ordered.rbegin(); found != ordered.rend(); ++found) {
-        auto whole = read(found->second);
+        auto whole = read(found->id);
         if (!whole) return tl::unexpected(whole.error());
         if (!visit(*whole)) return {};
     }
@@ -368,7 +537,7 @@ Result<std::int64_t> LogReader::query_after(const LogQuery& query, std::int64_t 
         if (!row) return tl::unexpected(row.error());
         if (!*row) return id;
         id = rows->integer(1);
-        auto matched = matches(*rows, query);
+        auto matched = matches(*rows, query, false);
         if (!matched) return tl::unexpected(matched.error());
         if (!*matched) continue;
         auto whole = read(id);

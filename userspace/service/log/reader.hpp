@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <compare>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -25,9 +26,21 @@ struct LogQuery {
     std::optional<std::uint64_t> limit;                // empty: all
 };
 
+// How far each way to the rows of a pattern is gone before another is tried. What is answered does not depend on it.
+struct LogEffort {
+    struct Bounds {
+        std::size_t names, looked_at;  // that match, and to find those
+    };
+    Bounds at_first{5000, 20000};
+    // Then so many of the newest rows: where very many names match, it is likely that enough of them do.
+    std::size_t probed_rows = 30000;
+    Bounds at_last{100000, 1000000};
+    std::size_t dirs = 20000;  // looked up one by one
+};
+
 class LogReader {
 public:
-    static Result<LogReader> open(const std::string& path);
+    static Result<LogReader> open(const std::string& path, const LogEffort& effort = {});
 
     // Newest first. False from `visit` ends it.
     using Visit = std::function<bool(const LogRow&)>;
@@ -45,27 +58,43 @@ public:
     Result<std::vector<std::string>> explain() const;
 
 private:
-    // One way to find the rows: through an index, for each of a few keys.
-    struct Way {
+    // One way to find the rows: through indexes, for each of a few keys. No row is found by two of them.
+    struct Part {
         std::string condition;             // with ?1 for the key; "": none
         std::vector<std::int64_t> keys;
         std::string index;
+        bool path_decided = false;         // all that it finds is of a path that was asked for
+    };
+    using Way = std::vector<Part>;
+    static Way by_time();
+    struct Found {
+        std::int64_t time_ns, id;
+        auto operator<=>(const Found&) const = default;
     };
     Result<void> answer(const LogQuery& query, const Visit& visit);
-    Result<void> add_path_ways(const LogQuery& query, std::vector<Way>& ways);
+    Result<void> answer_by(const Way& way, const LogQuery& query, const Visit& visit);
+    // Among the newest rows there are enough that match: they are in `found`, newest first.
+    Result<bool> probe(const LogQuery& query, std::vector<Found>& found);
+    Result<std::optional<Way>> way_by_path(const LogQuery& query, const LogEffort::Bounds& bounds);
+    Result<std::optional<std::vector<std::int64_t>>> names_by_text(const LogQuery& query, const std::vector<std::int64_t>& whole_dirs, std::size_t most);
     Result<std::uint64_t> estimate(const Way& way, const LogQuery& query);
-    Result<Way> choose(const LogQuery& query);
-    Result<Statement> candidates(const Way& way, const LogQuery& query, bool newest_first);
-    Result<bool> matches(Statement& row, const LogQuery& query);
-    Result<bool> path_matches(std::int64_t path, const LogQuery& query);
+    Result<Way> choose(const LogQuery& query, const LogEffort::Bounds& bounds);
+    Result<Statement> candidates(const Part& part, const LogQuery& query, bool newest_first);
+    Result<bool> matches(Statement& row, const LogQuery& query, bool path_decided);
+    struct KnownPath {
+        std::int64_t dir;
+        bool matched;
+    };
+    Result<KnownPath> look_at_path(std::int64_t path, const LogQuery& query);
     Result<LogRow> read(std::int64_t id);
 
     Connection connection_;
+    LogEffort effort_;
     std::string path_;
     dev_t device_ = 0;
     ino_t inode_ = 0;
     std::optional<Statement> read_row_, read_holders_, read_path_;
-    std::unordered_map<std::int64_t, bool> path_memo_;  // of memo_glob_
+    std::unordered_map<std::int64_t, KnownPath> path_memo_;  // of memo_glob_
     std::string memo_glob_;
     std::unordered_map<std::int64_t, std::string> boots_;
     std::vector<std::string> statements_;

@@ -99,6 +99,7 @@ Result<void> LogStore::prepare() {
         {&add_dir_, "INSERT INTO dirs(path) VALUES(?1)"},
         {&find_path_, "SELECT id FROM paths WHERE dir = ?2 AND name = ?1"},
         {&add_path_, "INSERT INTO paths(dir, name) VALUES(?2, ?1)"},
+        {&add_name_, "INSERT INTO name_grams(rowid, name) VALUES(?1, name_text(?2))"},
     };
     for (const auto& [statement, sql] : statements) {
         auto prepared = connection_.prepare(sql);
@@ -190,17 +191,17 @@ Result<void> LogStore::begin_segment(const WallClock& clock) {
     return {};
 }
 
-Result<std::int64_t> LogStore::id_of_text(Statement& find, Statement& add, std::optional<std::int64_t> dir, std::string_view text) {
+Result<LogStore::TextId> LogStore::id_of_text(Statement& find, Statement& add, std::optional<std::int64_t> dir, std::string_view text) {
     for (Statement* const statement : {&find, &add}) {
         statement->bind(1, text);
         if (dir) statement->bind(2, *dir);
         auto row = statement->step();
         if (!row) return tl::unexpected(row.error());
-        if (statement == &add) return ::sqlite3_last_insert_rowid(connection_.get());
+        if (statement == &add) return TextId{::sqlite3_last_insert_rowid(connection_.get()), true};
         if (*row) {
             const std::int64_t id = statement->integer(0);
             statement->reset();
-            return id;
+            return TextId{id, false};
         }
     }
     return fail(SQLITE_ERROR, "unreachable");
@@ -212,10 +213,16 @@ Result<LogStore::Place> LogStore::place_of(const std::string& path) {
     const std::size_t split = slash == std::string::npos ? 0 : slash + 1;
     auto dir = id_of_text(find_dir_, add_dir_, std::nullopt, std::string_view(path).substr(0, split));
     if (!dir) return tl::unexpected(dir.error());
-    auto id = id_of_text(find_path_, add_path_, *dir, std::string_view(path).substr(split));
+    const std::string_view name = std::string_view(path).substr(split);
+    auto id = id_of_text(find_path_, add_path_, dir->id, name);
     if (!id) return tl::unexpected(id.error());
+    if (id->is_new) {
+        add_name_.bind(1, id->id);
+        add_name_.bind(2, name);
+        if (auto added = add_name_.run(); !added) return tl::unexpected(added.error());
+    }
     if (places_.size() >= max_path_cache) places_.clear();
-    return places_.emplace(path, Place{*dir, *id}).first->second;
+    return places_.emplace(path, Place{dir->id, id->id}).first->second;
 }
 
 Result<void> LogStore::insert(const LogRow& row, const WallClock& clock) {
@@ -385,7 +392,9 @@ Result<bool> LogStore::delete_oldest(std::int64_t first_id, std::int64_t last_id
         "BEGIN IMMEDIATE;"
         "CREATE TEMP TABLE unused AS SELECT DISTINCT dir, path FROM events WHERE id" + range + " AND path IS NOT NULL;"
         "DELETE FROM holders WHERE event" + range + ";DELETE FROM deletions WHERE event" + range + ";DELETE FROM events WHERE id" + range + ";"
-        "DELETE FROM paths WHERE id IN (SELECT path FROM unused u WHERE NOT EXISTS (SELECT 1 FROM events WHERE path = u.path));"
+        "DELETE FROM unused WHERE EXISTS (SELECT 1 FROM events WHERE path = unused.path);"
+        "INSERT INTO name_grams(name_grams, rowid, name) SELECT 'delete', id, name_text(name) FROM paths WHERE id IN (SELECT path FROM unused);"
+        "DELETE FROM paths WHERE id IN (SELECT path FROM unused);"
         "DELETE FROM dirs WHERE id IN (SELECT dir FROM unused) AND NOT EXISTS (SELECT 1 FROM paths WHERE dir = dirs.id);"
         "DELETE FROM segments WHERE id < (SELECT coalesce(min(segment), 0) FROM events WHERE id = (SELECT min(id) FROM events));"
         "DROP TABLE unused;COMMIT";

@@ -66,7 +66,11 @@ private:
     Result<void> begin_segment(const WallClock& clock);
     Result<void> insert(const LogRow& row, const WallClock& clock);
     Result<Place> place_of(const std::string& path);
-    Result<std::int64_t> id_of_text(Statement& find, Statement& add, std::optional<std::int64_t> dir, std::string_view text);
+    struct TextId {
+        std::int64_t id;
+        bool is_new;
+    };
+    Result<TextId> id_of_text(Statement& find, Statement& add, std::optional<std::int64_t> dir, std::string_view text);
     Result<bool> delete_oldest(std::int64_t first_id, std::int64_t last_id);
     // Of a row: how long ago, in time that surely passed.
     Result<std::uint64_t> age_ns(std::int64_t segment, std::int64_t when_ns);
@@ -79,7 +83,7 @@ private:
 
     StoreSettings settings_;
     Connection connection_;
-    Statement insert_, insert_deletion_, insert_holder_, find_dir_, add_dir_, find_path_, add_path_;
+    Statement insert_, insert_deletion_, insert_holder_, find_dir_, add_dir_, find_path_, add_path_, add_name_;
     std::unordered_map<std::string, Place> places_;
     std::int64_t next_id_ = 1;
     std::int64_t segment_ = 0;          // 0: none of this run yet
