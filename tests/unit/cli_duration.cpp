@@ -71,3 +71,30 @@ TEST_CASE("a moment after now gives age zero, not a wrapped number") {
     CHECK(age.min_ns == 0);
     CHECK(age.max_ns == 0);
 }
+
+TEST_CASE("an age that is remembered reads like one that is made anew") {
+    std::vector<std::uint64_t> durations{0, 1, 2};
+    for (const std::uint64_t edge : {std::uint64_t{1'000}, std::uint64_t{999'000}, std::uint64_t{1'000'000}, s - 1'000'000, s, 2 * s, 59 * s, 60 * s, 61 * s, 3540 * s,
+                                     3600 * s, 3660 * s, 82800 * s, 86400 * s, 90000 * s}) {
+        for (const std::uint64_t step : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{500}, std::uint64_t{400'000}, std::uint64_t{300'000'000}}) {
+            durations.push_back(edge + step);
+            if (step < edge) durations.push_back(edge - step);
+        }
+    }
+    std::size_t different = 0;
+    for (const std::uint64_t first : durations) {
+        for (const std::uint64_t second : durations) {
+            // What the first leaves behind must not be taken for the second.
+            for (const AgeRange& age : {AgeRange{second, {}, true}, AgeRange{second, {}, false}, AgeRange{0, second, false}, AgeRange{second, second, false}}) {
+                AgeTexts remembered;
+                std::string text;
+                remembered.append(text, {first, age.max_ns ? std::optional(first) : std::nullopt, age.exact});
+                if (age.max_ns && age.min_ns == 0) remembered.append(text, {0, first, false});
+                text.clear();
+                remembered.append(text, age);
+                different += text != format_age(age);
+            }
+        }
+    }
+    CHECK(different == 0);
+}

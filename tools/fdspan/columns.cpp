@@ -125,7 +125,10 @@ Number description_key(Row row) { return row.reference->description_id; }
 Number started_key(Row row) { return row.process->started.latest_ns; }
 
 void append_age_text(std::string& out, const Interval& moment, Row row) {
-    if (const std::optional<AgeRange> age = age_at(moment, row.now_ns)) append_age(out, *age);
+    const std::optional<AgeRange> age = age_at(moment, row.now_ns);
+    if (!age) return;
+    if (row.ages != nullptr) row.ages->append(out, *age);
+    else out += format_age(*age);
 }
 
 void append_map(std::string& out, const Reference& reference) {

@@ -76,6 +76,7 @@ struct RowContext {
     UserNames* users = nullptr;
     bool human_sizes = false;
     MountView* mounts = nullptr;           // null: nothing is known of the way from outside
+    AgeTexts* ages = nullptr;              // null: made anew each
 };
 
 enum class Align : std::uint8_t { left, right };

@@ -15,6 +15,7 @@
 #include "explain.hpp"
 #include "filter.hpp"
 #include "gaps.hpp"
+#include "kernel/iterator_sections.hpp"
 #include "mount_view.hpp"
 #include "options.hpp"
 #include "service/control/client.hpp"
@@ -506,6 +507,7 @@ void add_daemon_deletions(DeletedAnswer& answer, const DeletedOptions& options) 
 
 int list_deleted(const DeletedOptions& options, Output& output) {
     DeletedRequest request{options.processes.pids, options.nameless, options.gone, options.backend, reading_threads()};
+    take_over_iterator_sections();
     Result<DeletedAnswer> answer = find_deleted(request);
     if (!answer) return usage_error(answer.error().message);
     add_daemon_deletions(*answer, options);

@@ -1,7 +1,9 @@
 #include "duration.hpp"
 
+#include <algorithm>
 #include <array>
 #include <limits>
+#include <utility>
 
 #include "text.hpp"
 
@@ -62,37 +64,65 @@ Result<std::uint64_t> parse_duration_ns(std::string_view text) {
     return total;
 }
 
-void append_duration(std::string& out, std::uint64_t duration_ns, Rounding rounding) {
+namespace {
+
+// The longest is ">= " or "..", and twice what a number of 64 bits can count.
+using AgeText = Piece<64>;
+
+// Returns the smaller unit shown.
+std::uint64_t add_duration(AgeText& out, std::uint64_t duration_ns, Rounding rounding) {
     const auto divide = [rounding](std::uint64_t value, std::uint64_t by) {
         return rounding == Rounding::up ? value / by + (value % by != 0 ? 1 : 0) : value / by;
     };
-    const auto append = [&out](std::uint64_t count, std::string_view unit) {
-        append_number(out, static_cast<unsigned long long>(count));
-        out += unit;
-    };
-    if (duration_ns == 0) return append(0, "s");
+    const auto add = [&out](std::uint64_t count, std::string_view unit) { out.add(static_cast<unsigned long long>(count)).add(unit); };
+    if (duration_ns == 0) {
+        add(0, "s");
+        return 1;
+    }
     if (duration_ns < ms) {
         const std::uint64_t count = divide(duration_ns, us);
-        if (count < 1'000) return append(count, "us");
+        if (count < 1'000) {
+            add(count, "us");
+            return us;
+        }
     }
     if (duration_ns < second) {
         const std::uint64_t count = divide(duration_ns, ms);
-        if (count < 1'000) return append(count, "ms");
+        if (count < 1'000) {
+            add(count, "ms");
+            return ms;
+        }
     }
     // The smaller unit shown is rounded first, so that a carry ("59m60s") lands in the larger. Constants, because dividing by one is cheap.
-    const auto appended = [&]<std::uint64_t large, std::uint64_t small>(std::string_view large_name, std::string_view small_name) {
+    const auto added = [&]<std::uint64_t large, std::uint64_t small>(std::string_view large_name, std::string_view small_name) {
         const std::uint64_t count = divide(duration_ns, small);
         constexpr std::uint64_t ratio = large / small;
         if (count < ratio) return false;
-        append(count / ratio, large_name);
-        if (count % ratio != 0) append(count % ratio, small_name);
+        add(count / ratio, large_name);
+        if (count % ratio != 0) add(count % ratio, small_name);
         return true;
     };
-    if (appended.template operator()<day, hour>("d", "h") || appended.template operator()<hour, minute>("h", "m") ||
-        appended.template operator()<minute, second>("m", "s")) {
-        return;
-    }
-    append(divide(duration_ns, second), "s");
+    if (added.template operator()<day, hour>("d", "h")) return hour;
+    if (added.template operator()<hour, minute>("h", "m")) return minute;
+    if (!added.template operator()<minute, second>("m", "s")) add(divide(duration_ns, second), "s");
+    return second;
+}
+
+// Returns the smaller units shown of min_ns and, where it is shown, of max_ns.
+std::pair<std::uint64_t, std::uint64_t> add_age(AgeText& out, const AgeRange& age) {
+    if (!age.exact && !age.max_ns) out.add(">= ");
+    const std::uint64_t least_unit = add_duration(out, age.min_ns, Rounding::down);
+    if (age.exact || !age.max_ns) return {least_unit, 0};
+    out.add("..");
+    return {least_unit, add_duration(out, *age.max_ns, Rounding::up)};
+}
+
+}  // namespace
+
+void append_duration(std::string& out, std::uint64_t duration_ns, Rounding rounding) {
+    AgeText text;
+    add_duration(text, duration_ns, rounding);
+    out += text.text();
 }
 
 std::string format_duration(std::uint64_t duration_ns, Rounding rounding) {
@@ -111,18 +141,32 @@ std::optional<AgeRange> age_at(const Interval& moment, std::uint64_t now_ns) {
     return age;
 }
 
-void append_age(std::string& out, const AgeRange& age) {
-    if (!age.exact && !age.max_ns) out += ">= ";
-    append_duration(out, age.min_ns, Rounding::down);
-    if (age.exact || !age.max_ns) return;
-    out += "..";
-    append_duration(out, *age.max_ns, Rounding::up);
+std::string format_age(const AgeRange& age) {
+    AgeText text;
+    add_age(text, age);
+    return std::string(text.text());
 }
 
-std::string format_age(const AgeRange& age) {
-    std::string text;
-    append_age(text, age);
-    return text;
+void AgeTexts::append(std::string& out, const AgeRange& age) {
+    const bool has_most = !age.exact && age.max_ns;
+    if (exact_ != age.exact || has_most_ != has_most || !least_.holds(age.min_ns) || (has_most && !most_.holds(*age.max_ns))) {
+        AgeText text;
+        const auto [least_unit, most_unit] = add_age(text, age);
+        text_ = text.text();
+        exact_ = age.exact;
+        has_most_ = has_most;
+        // A duration that is rounded down stands for all up to the next, one that is rounded up for all down to the last; 0 for itself.
+        least_.least = age.min_ns / least_unit * least_unit;
+        least_.most = least_.least + least_unit - 1;
+        if (age.min_ns != 0) least_.least = std::max<std::uint64_t>(least_.least, 1);
+        if (has_most) {
+            most_.least = *age.max_ns == 0 ? 0 : (*age.max_ns - 1) / most_unit * most_unit + 1;
+            most_.most = *age.max_ns == 0 ? 0 : most_.least + most_unit - 1;
+            // "1ms" and "1s" begin where 999 of the smaller unit end.
+            if (most_.least == 1 && most_unit >= ms) most_.least = most_unit - most_unit / 1'000 + 1;
+        }
+    }
+    out += text_;
 }
 
 }  // namespace fdspan::cli

@@ -33,6 +33,23 @@ struct AgeRange {
 
 // "3h12m" when exact; otherwise ">= 3h" or "3h..5h", rounded outwards, so that the truth stays inside.
 [[nodiscard]] std::string format_age(const AgeRange& age);
-void append_age(std::string& out, const AgeRange& age);
+
+// The same, with a memory of the last one: of neighbours in a list that is sorted by age, most are shown alike. One thread.
+class AgeTexts {
+public:
+    void append(std::string& out, const AgeRange& age);
+
+private:
+    // Durations from least to most look the same.
+    struct Alike {
+        std::uint64_t least = 1;
+        std::uint64_t most = 0;
+        [[nodiscard]] bool holds(std::uint64_t duration_ns) const { return least <= duration_ns && duration_ns <= most; }
+    };
+    Alike least_, most_;
+    bool exact_ = false;
+    bool has_most_ = false;
+    std::string text_;
+};
 
 }  // namespace fdspan::cli

@@ -1,6 +1,7 @@
 // fdspan ls: decide what to print, read no more than that needs, filter, sort, print.
 #include <algorithm>
 #include <charconv>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <numeric>
@@ -14,6 +15,8 @@
 #include "duration.hpp"
 #include "filter.hpp"
 #include "gaps.hpp"
+#include "in_order.hpp"
+#include "kernel/iterator_sections.hpp"
 #include "options.hpp"
 #include "service/control/client.hpp"
 #include "text.hpp"
@@ -149,11 +152,98 @@ int list_columns(bool json, Output& output) {
     return output.finish(exit_done);
 }
 
+// Puts `order` into ascending order. `less` is a strict total order. Descriptors mostly come in the order they were opened in, process by
+// process: such runs are merged.
+template <class Less>
+void sort_by_runs(std::vector<std::uint32_t>& order, Less&& less) {
+    constexpr std::size_t worth_merging = 32;  // a run's least length, on average
+    const auto count = static_cast<std::ptrdiff_t>(order.size());
+    std::vector<std::ptrdiff_t> ends;  // of the runs
+    for (std::ptrdiff_t at = 1; at < count; ++at) {
+        if (less(order[at], order[at - 1])) ends.push_back(at);
+    }
+    if (ends.size() > order.size() / worth_merging) {
+        std::sort(order.begin(), order.end(), less);
+        return;
+    }
+    ends.push_back(count);
+    std::vector<std::uint32_t> merged(order.size());
+    while (ends.size() > 1) {
+        std::vector<std::ptrdiff_t> longer;
+        std::ptrdiff_t begin = 0;
+        for (std::size_t run = 0; run < ends.size(); run += 2) {
+            const std::ptrdiff_t middle = ends[run];
+            const std::ptrdiff_t end = run + 1 < ends.size() ? ends[run + 1] : middle;
+            const auto from = order.begin();
+            std::merge(from + begin, from + middle, from + middle, from + end, merged.begin() + begin, less);
+            longer.push_back(end);
+            begin = end;
+        }
+        order.swap(merged);
+        ends.swap(longer);
+    }
+}
+
+// What one thread makes cells with: all of it remembers what it has seen.
+struct CellMaker {
+    WallClockText clock;
+    UserNames users;
+    MountView mounts;
+    AgeTexts ages;
+    std::string text;
+    std::array<char, 24> digits{};
+};
+
+// A line, put together beside the text it goes to: a short cell is copied, and the text grows once.
+class Line {
+public:
+    explicit Line(std::string& out) : out_(out) {}
+    void add(std::string_view text) {
+        if (text.size() > bytes_.size() - used_) {
+            spill();
+            if (text.size() > bytes_.size()) {
+                out_ += text;
+                return;
+            }
+        }
+        std::memcpy(bytes_.data() + used_, text.data(), text.size());
+        used_ += text.size();
+    }
+    void pad(std::size_t count) {
+        if (count == 1 && used_ < bytes_.size()) {
+            bytes_[used_++] = ' ';
+            return;
+        }
+        if (count > bytes_.size() - used_) {
+            spill();
+            if (count > bytes_.size()) {
+                out_.append(count, ' ');
+                return;
+            }
+        }
+        std::memset(bytes_.data() + used_, ' ', count);
+        used_ += count;
+    }
+    void end() {
+        add("\n");
+        spill();
+    }
+
+private:
+    void spill() {
+        out_.append(bytes_.data(), used_);
+        used_ = 0;
+    }
+    std::string& out_;
+    std::array<char, 512> bytes_;
+    std::size_t used_ = 0;
+};
+
 // The chosen rows of one snapshot, in order, with what the cells need.
 class Listing {
 public:
     Listing(const LsOptions& options, const SnapshotAnswer& answer, std::vector<const Column*> columns)
-        : options_(options), answer_(answer), columns_(std::move(columns)), clock_(WallClock::now()) {}
+        : options_(options), answer_(answer), columns_(std::move(columns)), own_{WallClockText(WallClock::now()), {}, {}, {}, {}} {}
 
     // Returns which PATH arguments matched.
     std::vector<bool> choose();
@@ -171,35 +261,28 @@ public:
     void print_table(Output& output);
 
 private:
-    [[nodiscard]] RowContext context(std::uint32_t index) {
+    [[nodiscard]] RowContext context(CellMaker& maker, std::uint32_t index) const {
         const Snapshot& snapshot = answer_.snapshot;
         const Reference& reference = snapshot.references[index];
-        return {&snapshot.strings, &snapshot.processes[reference.process], &reference, snapshot.began_ns, snapshot.ended_ns, &clock_, &users_,
-                options_.human_sizes, &mounts_};
+        return {&snapshot.strings, &snapshot.processes[reference.process], &reference, snapshot.began_ns, snapshot.ended_ns, &maker.clock, &maker.users,
+                options_.human_sizes, &maker.mounts, &maker.ages};
     }
     [[nodiscard]] bool has_right_age(const Reference& reference);
-    struct Cell {
-        std::string_view text;  // valid until the next cell is made
-        std::size_t width = 0;
-    };
-    // What is the same in all rows of a process is made once, what is a number is no text before it is printed.
-    [[nodiscard]] Cell cell(std::size_t at, std::uint32_t index);
+    // The text of a cell, valid until the next one is made. What is the same in all rows of a process is made once, what is a number is
+    // no text before it is printed.
+    [[nodiscard]] std::string_view cell(CellMaker& maker, std::size_t at, const RowContext& row) const;
+    void make_process_cells();
+    // One for each of the threads that a listing of this length is worth. They know all users: getpwuid(3) is for one thread.
+    [[nodiscard]] std::vector<CellMaker> makers() const;
+    [[nodiscard]] std::vector<std::size_t> measure(std::vector<CellMaker>& makers, bool terminal) const;
     [[nodiscard]] std::vector<std::size_t> fit_widths(const std::vector<std::size_t>& wanted, std::size_t available) const;
 
     const LsOptions& options_;
     const SnapshotAnswer& answer_;
     std::vector<const Column*> columns_;
-    WallClockText clock_;
-    UserNames users_;
-    MountView mounts_;
+    CellMaker own_;
     std::vector<std::uint32_t> rows_;  // indexes into Snapshot::references
-    std::string cell_text_;
-    std::array<char, 24> digits_{};
-    struct KeptCell {
-        std::string text;
-        std::size_t width = 0;  // 0: not made yet
-    };
-    std::vector<KeptCell> kept_cells_;  // by process and column, while a table is printed
+    std::vector<std::string> process_cells_;  // by process and column, while a table is printed
     std::uint64_t undecided_ = 0;
 };
 
@@ -220,6 +303,12 @@ bool Listing::has_right_age(const Reference& reference) {
 std::vector<bool> Listing::choose() {
     const Snapshot& snapshot = answer_.snapshot;
     std::vector<bool> path_matched(options_.paths.size(), false);
+    if (options_.processes.empty() && options_.fds.empty() && options_.types.empty() && !options_.deleted && options_.paths.empty() &&
+        !options_.older_than_ns && !options_.newer_than_ns) {
+        rows_.resize(snapshot.references.size());
+        std::iota(rows_.begin(), rows_.end(), 0U);
+        return path_matched;
+    }
     std::vector<bool> process_matches(snapshot.processes.size());
     for (std::size_t index = 0; index < snapshot.processes.size(); ++index) {
         const Process& process = snapshot.processes[index];
@@ -262,53 +351,60 @@ void Listing::sort(const Column* by) {
     struct Key {
         std::uint64_t number;
         std::uint64_t second;
-        std::uint32_t index;
     };
     const Snapshot& snapshot = answer_.snapshot;
+    // Processes are in the order of their pids. So the rows come, where descriptors alone are read.
     const auto fd_order = find_column("FD")->number;
+    const auto place = [&](std::uint32_t index) {
+        RowContext row;
+        row.reference = &snapshot.references[index];
+        return std::pair(row.reference->process, fd_order(row));
+    };
+    const auto by_place = [&](std::uint32_t a, std::uint32_t b) { return place(a) < place(b); };
+    if (!std::is_sorted(rows_.begin(), rows_.end(), by_place)) std::stable_sort(rows_.begin(), rows_.end(), by_place);
+
     const bool by_opened = by->name == "FD_AGE" || by->name == "OPENED";
     const bool by_moment = by_opened || by->name == "AGE";
-    std::vector<Key> keys;
-    keys.reserve(rows_.size());
-    std::vector<std::string> texts;  // by place in rows_, which Key::second then is
-    for (const std::uint32_t index : rows_) {
-        const RowContext row = context(index);
-        Key key{0, 0, index};
-        if (by->number != nullptr) {
-            key.number = by->number(row).value_or(std::numeric_limits<std::uint64_t>::max());
-            if (by_moment) {
-                // What is only known to have been open when it was read is equally old, however late it was read; the
-                // descriptor that may be the oldest comes first then.
-                const Interval& moment = by_opened ? row.reference->opened : age_moment(*row.reference);
-                if (!moment.is_exact() && moment.latest_ns >= snapshot.began_ns) key.number = snapshot.ended_ns;
-                key.second = row.reference->opened.earliest_ns;
-            }
-        } else {
-            key.second = texts.size();
-            by->text(texts.emplace_back(), row);
+    std::vector<Key> keys(rows_.size());
+    std::vector<std::string> texts(by->number == nullptr ? rows_.size() : 0);
+    for (std::size_t at = 0; at < rows_.size(); ++at) {
+        const RowContext row = context(own_, rows_[at]);
+        Key& key = keys[at];
+        if (by->number == nullptr) {
+            by->text(texts[at], row);
+            continue;
         }
-        keys.push_back(key);
+        key.number = by->number(row).value_or(std::numeric_limits<std::uint64_t>::max());
+        if (!by_moment) continue;
+        // What is only known to have been open when it was read is equally old, however late it was read; the
+        // descriptor that may be the oldest comes first then.
+        const Interval& moment = by_opened ? row.reference->opened : age_moment(*row.reference);
+        if (!moment.is_exact() && moment.latest_ns >= snapshot.began_ns) key.number = snapshot.ended_ns;
+        key.second = row.reference->opened.earliest_ns;
     }
-    // Processes are in the order of their pids.
-    const auto place = [&](std::uint32_t index) { return std::pair(snapshot.references[index].process, fd_order(context(index))); };
-    // So they come, where descriptors alone are read: then the index says which is first.
-    const bool in_place = std::is_sorted(rows_.begin(), rows_.end(), [&](std::uint32_t a, std::uint32_t b) { return place(a) < place(b); });
-    std::sort(keys.begin(), keys.end(), [&](const Key& a, const Key& b) {
-        if (a.number != b.number) return a.number < b.number;
-        if (texts.empty()) {
-            if (a.second != b.second) return a.second < b.second;
-        } else if (const int order = texts[a.second].compare(texts[b.second]); order != 0) {
-            return order < 0;
-        }
-        if (!in_place) {
-            const auto place_a = place(a.index);
-            const auto place_b = place(b.index);
-            if (place_a != place_b) return place_a < place_b;
-        }
-        return a.index < b.index;
-    });
-    if (options_.reverse) std::reverse(keys.begin(), keys.end());
-    std::transform(keys.begin(), keys.end(), rows_.begin(), [](const Key& key) { return key.index; });
+    std::vector<std::uint32_t> order(rows_.size());
+    std::iota(order.begin(), order.end(), 0U);
+    if (by->number == nullptr) {
+        sort_by_runs(order, [&](std::uint32_t a, std::uint32_t b) {
+            const int compared = texts[a].compare(texts[b]);
+            return compared != 0 ? compared < 0 : a < b;
+        });
+    } else {
+        sort_by_runs(order, [&](std::uint32_t a, std::uint32_t b) {
+            if (keys[a].number != keys[b].number) return keys[a].number < keys[b].number;
+            return keys[a].second != keys[b].second ? keys[a].second < keys[b].second : a < b;
+        });
+    }
+    if (options_.reverse) std::reverse(order.begin(), order.end());
+    for (std::uint32_t& at : order) at = rows_[at];
+    rows_.swap(order);
+}
+
+std::vector<CellMaker> Listing::makers() const {
+    constexpr std::size_t rows_worth_a_thread = 4096;
+    CellMaker first = own_;
+    for (const Process& process : answer_.snapshot.processes) static_cast<void>(first.users.name(process.uid));
+    return std::vector<CellMaker>(std::clamp<std::size_t>(rows_.size() / rows_worth_a_thread, 1, reading_threads()), first);
 }
 
 void Listing::print_json(Output& output, bool complete, std::uint64_t unreadable) {
@@ -321,19 +417,18 @@ void Listing::print_json(Output& output, bool complete, std::uint64_t unreadable
     out += complete ? "\"complete\":true," : "\"complete\":false,";
     append_gaps_json(out, snapshot.gaps, unreadable);
     out += "\"began\":";
-    clock_.append_json(out, Interval::exact(snapshot.began_ns));
+    own_.clock.append_json(out, Interval::exact(snapshot.began_ns));
     out += ",\"ended\":";
-    clock_.append_json(out, Interval::exact(snapshot.ended_ns));
+    own_.clock.append_json(out, Interval::exact(snapshot.ended_ns));
     out += ",\"references\":[";
-    bool first = true;
-    for (const std::uint32_t index : rows_) {
-        out += first ? "\n" : ",\n";
-        first = false;
-        append_reference_json(out, context(index), columns_);
-        output.written();
-        if (output.broken()) return;
-    }
-    out += first ? "]}\n" : "\n]}\n";
+    std::vector<CellMaker> each = makers();
+    write_in_order(static_cast<unsigned>(each.size()), rows_.size(), output, [&](unsigned thread, std::size_t begin, std::size_t end, std::string& text) {
+        for (std::size_t at = begin; at < end; ++at) {
+            text += at == 0 ? "\n" : ",\n";
+            append_reference_json(text, context(each[thread], rows_[at]), columns_);
+        }
+    });
+    output.write(rows_.empty() ? "]}\n" : "\n]}\n");
 }
 
 // Takes from the widest column that may shrink, until all fit; none becomes narrower than its least.
@@ -354,110 +449,153 @@ std::vector<std::size_t> Listing::fit_widths(const std::vector<std::size_t>& wan
     return widths;
 }
 
-Listing::Cell Listing::cell(std::size_t at, std::uint32_t index) {
+std::string_view Listing::cell(CellMaker& maker, std::size_t at, const RowContext& row) const {
     const Column& column = *columns_[at];
-    const auto make = [&](std::string& text) {
-        text.clear();
-        column.text(text, context(index));
-        if (text.empty()) text = "-";
-    };
-    if (!column.of_process) {
-        if (column.digits != nullptr) {
-            if (const auto number = column.digits(context(index))) {
-                const char* const end = std::to_chars(digits_.begin(), digits_.end(), *number).ptr;
-                const std::string_view text(digits_.data(), static_cast<std::size_t>(end - digits_.data()));
-                return {text, text.size()};
+    if (column.of_process) return process_cells_[row.reference->process * columns_.size() + at];
+    if (column.digits != nullptr) {
+        if (const auto number = column.digits(row)) {
+            const char* const end = std::to_chars(maker.digits.begin(), maker.digits.end(), *number).ptr;
+            return {maker.digits.data(), static_cast<std::size_t>(end - maker.digits.data())};
+        }
+    }
+    maker.text.clear();
+    column.text(maker.text, row);
+    if (maker.text.empty()) maker.text = "-";
+    return maker.text;
+}
+
+void Listing::make_process_cells() {
+    process_cells_.resize(answer_.snapshot.processes.size() * columns_.size());
+    std::uint32_t last = std::numeric_limits<std::uint32_t>::max();
+    for (const std::uint32_t index : rows_) {
+        const std::uint32_t process = answer_.snapshot.references[index].process;
+        if (process == last) continue;
+        last = process;
+        for (std::size_t at = 0; at < columns_.size(); ++at) {
+            std::string& text = process_cells_[process * columns_.size() + at];
+            if (!columns_[at]->of_process || !text.empty()) continue;
+            columns_[at]->text(text, context(own_, index));
+            if (text.empty()) text = "-";
+        }
+    }
+}
+
+// Cells are made twice rather than kept: a table of a million rows has to fit in memory.
+std::vector<std::size_t> Listing::measure(std::vector<CellMaker>& makers, bool terminal) const {
+    std::vector<std::size_t> widths;
+    for (const Column* column : columns_) widths.push_back(options_.no_headings ? 1 : column->name.size());
+    for (std::size_t cell = 0; cell < process_cells_.size(); ++cell) {
+        std::size_t& width = widths[cell % columns_.size()];
+        width = std::max(width, display_width(process_cells_[cell]));
+    }
+    std::vector<std::vector<std::size_t>> found(makers.size(), widths);
+    run_in_threads(static_cast<unsigned>(makers.size()), [&](unsigned thread) {
+        const std::size_t begin = rows_.size() * thread / makers.size();
+        const std::size_t end = rows_.size() * (thread + 1) / makers.size();
+        for (std::size_t at = 0; at < columns_.size(); ++at) {
+            const Column& column = *columns_[at];
+            // Nothing stands behind the last one.
+            if (column.of_process || (!terminal && at + 1 == columns_.size() && column.align == Align::left)) continue;
+            std::uint64_t fits = 0;  // the largest number that is no wider
+            for (std::size_t place = begin; place < end; ++place) {
+                const RowContext row = context(makers[thread], rows_[place]);
+                if (column.digits != nullptr) {
+                    const auto number = column.digits(row);
+                    if (number && *number <= fits) continue;
+                    if (number) fits = *number;
+                }
+                found[thread][at] = std::max(found[thread][at], display_width(cell(makers[thread], at, row)));
             }
         }
-        make(cell_text_);
-        return {cell_text_, display_width(cell_text_)};
+    });
+    for (const auto& part : found) {
+        for (std::size_t at = 0; at < columns_.size(); ++at) widths[at] = std::max(widths[at], part[at]);
     }
-    KeptCell& kept = kept_cells_[answer_.snapshot.references[index].process * columns_.size() + at];
-    if (kept.width == 0) {
-        make(kept.text);
-        kept.width = display_width(kept.text);
-    }
-    return {kept.text, kept.width};
+    return widths;
 }
 
 void Listing::print_table(Output& output) {
     const bool terminal = stdout_is_terminal();
     const Palette color = make_palette(options_.color);
-    kept_cells_.resize(answer_.snapshot.processes.size() * columns_.size());
-    // First pass: widths. Cells are made twice rather than kept: a table of a million rows has to fit in memory.
-    std::vector<std::size_t> widths;
-    for (const Column* column : columns_) widths.push_back(options_.no_headings ? 1 : column->name.size());
-    for (std::size_t at = 0; at < columns_.size(); ++at) {
-        // Nothing stands behind the last one.
-        if (!terminal && at + 1 == columns_.size() && columns_[at]->align == Align::left) break;
-        std::uint64_t fits = 0;  // the largest number that is no wider
-        for (const std::uint32_t index : rows_) {
-            if (columns_[at]->digits != nullptr) {
-                const auto number = columns_[at]->digits(context(index));
-                if (number && *number <= fits) continue;
-                if (number) fits = *number;
-            }
-            widths[at] = std::max(widths[at], cell(at, index).width);
-        }
-    }
+    make_process_cells();
+    std::vector<CellMaker> each = makers();
+    std::vector<std::size_t> widths = measure(each, terminal);
     const std::size_t line_width = terminal ? terminal_width() : std::numeric_limits<std::size_t>::max();
     if (terminal) widths = fit_widths(widths, line_width);
 
-    std::string& out = output.buffer();
-    std::size_t used = 0;  // of the line
-    std::string shortened;
+    const auto last_on_the_left = [&](std::size_t at) { return columns_[at]->align == Align::left && at + 1 == columns_.size(); };
     // False: narrower than the columns that can't shrink.
-    const auto print_cell = [&](std::size_t at, Cell shown, std::string_view style) {
+    const auto print_cell = [&](Line& line, std::size_t& used, std::size_t at, std::string_view shown, std::string_view style) {
         const Column& column = *columns_[at];
         if (at > 0) {
             if (used + 1 >= line_width) return false;
-            out += ' ';
+            line.pad(1);
             ++used;
         }
         const std::size_t room = line_width - used;
+        // Nobody asks how wide it is.
+        std::size_t width = !terminal && last_on_the_left(at) ? 0 : display_width(shown);
+        std::string shortened;
         if (terminal) {
-            if (column.shrink != Shrink::never && shown.width > widths[at]) {
-                shortened = column.shrink == Shrink::middle ? shorten_middle(shown.text, widths[at]) : shorten_end(shown.text, widths[at]);
-                shown = {shortened, display_width(shortened)};
+            if (column.shrink != Shrink::never && width > widths[at]) {
+                shortened = column.shrink == Shrink::middle ? shorten_middle(shown, widths[at]) : shorten_end(shown, widths[at]);
+                shown = shortened;
+                width = display_width(shown);
             }
-            if (shown.width > room) {
-                shortened = shorten_end(std::string(shown.text), room);
-                shown = {shortened, display_width(shortened)};
+            if (width > room) {
+                shortened = shorten_end(std::string(shown), room);
+                shown = shortened;
+                width = display_width(shown);
             }
         }
-        const std::size_t padding = std::min(widths[at] - std::min(widths[at], shown.width), room - shown.width);
-        if (column.align == Align::right) out.append(padding, ' ');
-        out += style;
-        out += shown.text;
-        if (!style.empty()) out += color.reset;
-        if (column.align == Align::left && at + 1 < columns_.size()) out.append(padding, ' ');
-        used += shown.width + padding;
+        const std::size_t padding = std::min(widths[at] - std::min(widths[at], width), room - width);
+        if (column.align == Align::right) line.pad(padding);
+        line.add(style);
+        line.add(shown);
+        if (!style.empty()) line.add(color.reset);
+        if (column.align == Align::left && !last_on_the_left(at)) line.pad(padding);
+        used += width + padding;
         return true;
     };
-    const auto end_line = [&] {
-        out += '\n';
-        used = 0;
-        output.written();
-    };
     if (!options_.no_headings) {
+        Line line(output.buffer());
+        std::size_t used = 0;
         for (std::size_t at = 0; at < columns_.size(); ++at) {
-            if (!print_cell(at, {columns_[at]->name, columns_[at]->name.size()}, color.bold)) break;
+            if (!print_cell(line, used, at, columns_[at]->name, color.bold)) break;
         }
-        end_line();
+        line.end();
+    }
+    // Where no line has to be cut, the cells of a process are as wide as their columns from here on.
+    if (!terminal) {
+        for (std::size_t cell = 0; cell < process_cells_.size(); ++cell) {
+            const std::size_t at = cell % columns_.size();
+            std::string& text = process_cells_[cell];
+            if (text.empty() || last_on_the_left(at)) continue;
+            const std::size_t padding = widths[at] - display_width(text);
+            text.insert(columns_[at]->align == Align::right ? 0 : text.size(), padding, ' ');
+        }
     }
     const Column* const name_column = find_column("NAME");
     const Column* const age_column = find_column("AGE");
-    for (const std::uint32_t index : rows_) {
-        const Reference& reference = answer_.snapshot.references[index];
-        for (std::size_t at = 0; at < columns_.size(); ++at) {
-            std::string_view style;
-            if (columns_[at] == name_column && reference.name == NameState::deleted) style = color.red;
-            if (columns_[at] == age_column && !age_moment(reference).is_exact()) style = color.dim;
-            if (!print_cell(at, cell(at, index), style)) break;
+    write_in_order(static_cast<unsigned>(each.size()), rows_.size(), output, [&](unsigned thread, std::size_t begin, std::size_t end, std::string& text) {
+        Line line(text);
+        for (std::size_t place = begin; place < end; ++place) {
+            const RowContext row = context(each[thread], rows_[place]);
+            std::size_t used = 0;
+            for (std::size_t at = 0; at < columns_.size(); ++at) {
+                if (columns_[at]->of_process && !terminal) {
+                    if (at > 0) line.pad(1);
+                    line.add(cell(each[thread], at, row));
+                    continue;
+                }
+                std::string_view style;
+                if (columns_[at] == name_column && row.reference->name == NameState::deleted) style = color.red;
+                if (columns_[at] == age_column && !age_moment(*row.reference).is_exact()) style = color.dim;
+                if (!print_cell(line, used, at, cell(each[thread], at, row), style)) break;
+            }
+            line.end();
         }
-        end_line();
-        if (output.broken()) return;
-    }
+    });
 }
 
 // What the daemon saw being opened has its exact time, for callers that may not trace themselves. Armed tracking has been read already.
@@ -512,6 +650,7 @@ int list(const LsOptions& options, Output& output) {
     const bool collapse = !options.json && std::find(columns.begin(), columns.end(), find_column("MAP")) == columns.end();
     if (collapse && request.wants(RefKind::mem)) request.fields |= field_path | field_stat;
 
+    take_over_iterator_sections();
     Result<SnapshotAnswer> answer = take_snapshot(request, options.backend);
     if (!answer) return usage_error(answer.error().message);
     if (options.ask_daemon && options.backend == Backend::automatic) add_daemon_times(*answer, request, options.socket);

@@ -15,12 +15,17 @@
 namespace fdspan::cli {
 
 void Output::flush() {
+    send(buffer_);
+    buffer_.clear();
+}
+
+void Output::send(std::string_view text) {
     // poll(2) calls a pipe writable when a page of it is free.
     constexpr std::size_t page_bytes = 4096;
     constexpr int patience_ms = 1000;
     std::size_t at = 0;
-    while (error_ == 0 && at < buffer_.size()) {
-        std::size_t bytes = buffer_.size() - at;
+    while (error_ == 0 && at < text.size()) {
+        std::size_t bytes = text.size() - at;
         if (stop_ != nullptr && *stop_ != 0) {
             pollfd wait{STDOUT_FILENO, POLLOUT, 0};
             if (::poll(&wait, 1, patience_ms) == 0) {
@@ -29,14 +34,13 @@ void Output::flush() {
             }
             bytes = std::min(bytes, page_bytes);
         }
-        const ssize_t count = ::write(STDOUT_FILENO, buffer_.data() + at, bytes);
+        const ssize_t count = ::write(STDOUT_FILENO, text.data() + at, bytes);
         if (count >= 0) {
             at += static_cast<std::size_t>(count);
         } else if (errno != EINTR) {
             error_ = errno;
         }
     }
-    buffer_.clear();
 }
 
 int Output::finish(int code) {

@@ -19,6 +19,11 @@ enum ExitCode : int {
 class Output {
 public:
     void write(std::string_view text) {
+        if (text.size() >= flush_bytes) {
+            flush();
+            send(text);
+            return;
+        }
         buffer_ += text;
         if (buffer_.size() >= flush_bytes) flush();
     }
@@ -39,6 +44,7 @@ public:
 
 private:
     static constexpr std::size_t flush_bytes = 64 * 1024;
+    void send(std::string_view text);
     std::string buffer_;
     int error_ = 0;
     const volatile sig_atomic_t* stop_ = nullptr;

@@ -83,20 +83,21 @@ constexpr std::uint64_t zero_bytes(std::uint64_t word) { return (word - every_by
 
 // Whether every byte stands for itself, quoted or not.
 bool is_plain_ascii(std::string_view text) {
-    std::size_t at = 0;
-    for (; at + 8 <= text.size(); at += 8) {
-        const std::uint64_t word = load_word(text.data() + at);
+    const auto is_plain = [](std::uint64_t word) {
         const std::uint64_t low = (word - 0x20 * every_byte) & ~word;
-        if (((low | word) & top_bits) != 0 ||
-            (zero_bytes(word ^ 0x7f * every_byte) | zero_bytes(word ^ '\\' * every_byte) | zero_bytes(word ^ '"' * every_byte)) != 0) {
-            return false;
+        return ((low | word) & top_bits) == 0 &&
+               (zero_bytes(word ^ 0x7f * every_byte) | zero_bytes(word ^ '\\' * every_byte) | zero_bytes(word ^ '"' * every_byte)) == 0;
+    };
+    if (text.size() < 8) {
+        for (const char c : text) {
+            if (c < 0x20 || c == 0x7f || c == '\\' || c == '"') return false;  // negative chars are non-ASCII
         }
+        return true;
     }
-    for (; at < text.size(); ++at) {
-        const char c = text[at];
-        if (c < 0x20 || c == 0x7f || c == '\\' || c == '"') return false;  // negative chars are non-ASCII
+    for (std::size_t at = 0; at + 8 < text.size(); at += 8) {
+        if (!is_plain(load_word(text.data() + at))) return false;
     }
-    return true;
+    return is_plain(load_word(text.data() + text.size() - 8));
 }
 
 bool is_ascii(std::string_view text) {

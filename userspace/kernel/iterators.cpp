@@ -27,6 +27,7 @@
 #include "base/file_mode.hpp"
 #include "base/unique_fd.hpp"
 #include "kernel/bpf_object.hpp"
+#include "kernel/iterator_sections.hpp"
 #include "kernel/kernel_types.hpp"
 #include "kernel/permutation.hpp"
 #include "rows.h"
@@ -219,6 +220,24 @@ struct Known {
 };
 using KnownProcesses = std::unordered_map<pid_t, Known>;
 
+// To the end of `to`. What was copied is given back piece by piece: both as a whole would be half as much again.
+void move_rows(std::vector<Reference>& from, std::vector<Reference>& to) {
+    static_assert(std::is_trivially_copyable_v<Reference>);
+    constexpr std::size_t piece_rows = 16 * 1024;
+    const auto page_bytes = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+    std::uintptr_t given_back = (reinterpret_cast<std::uintptr_t>(from.data()) + page_bytes - 1) / page_bytes * page_bytes;
+    for (std::size_t begin = 0; begin < from.size(); begin += piece_rows) {
+        const Reference* const first = from.data() + begin;
+        const Reference* const end = first + std::min(piece_rows, from.size() - begin);
+        to.insert(to.end(), first, end);
+        const std::uintptr_t copied = reinterpret_cast<std::uintptr_t>(end) / page_bytes * page_bytes;
+        if (copied <= given_back) continue;
+        ::madvise(reinterpret_cast<void*>(given_back), copied - given_back, MADV_DONTNEED);
+        given_back = copied;
+    }
+    from = {};
+}
+
 // Turns the rows of one read into a snapshot; or those of some processes into a part of one, beside others that share what is known of
 // all processes: nobody adds to that meanwhile, and each process is in one part.
 class Collector {
@@ -262,7 +281,7 @@ public:
             reference.path = StringTable::moved(reference.path, shift);
             reference.type_name = StringTable::moved(reference.type_name, shift);
         }
-        out_.references.insert(out_.references.end(), part.references.begin(), part.references.end());
+        move_rows(part.references, out_.references);
         out_.gaps += part.gaps;
         part = Snapshot();
     }
@@ -822,7 +841,13 @@ struct IteratorReader::State {
                 parts[at].done = fail(ENOMEM, "not enough memory for a snapshot");
             }
         };
-        for (std::size_t at = 0; at < parts.size(); ++at) parts[at].out.clock = out.clock;
+        for (std::size_t at = 0; at < parts.size(); ++at) {
+            parts[at].out.clock = out.clock;
+            if (request.deleted_only) continue;
+            std::uint64_t slots = 0;
+            for (const pid_t pid : shares[at + 1]) slots += processes.at(pid).slots;
+            parts[at].out.references.reserve(std::min(slots, rows_reserved_max));
+        }
         std::size_t started = 0;
         try {
             for (; started < parts.size(); ++started) parts[started].thread = std::thread(read_part, started);
@@ -863,8 +888,9 @@ Result<std::unique_ptr<IteratorReader>> IteratorReader::open(const TimeMaps& map
         const void* const elf = fdspan_snapshot_bpf__elf_bytes(&bytes);
         const auto own = own_types(elf, bytes);
         if (!own) return tl::unexpected<Error>(own.error());
-        if (auto picked = types->pick(**own, rdonly_cast_function); !picked) return tl::unexpected<Error>(picked.error());
-        const auto bound = bind_calls(elf, bytes, types->function_id());
+        const char* const functions[] = {rdonly_cast_function, "bpf_iter_task", "bpf_iter_task_file", "bpf_iter_task_vma", "bpf_iter_bpf_map_elem"};
+        if (auto picked = types->pick(**own, functions); !picked) return tl::unexpected<Error>(picked.error());
+        const auto bound = bind_calls(elf, bytes, types->function_ids().at(rdonly_cast_function));
         if (!bound) return tl::unexpected<Error>(bound.error());
         // As fdspan_snapshot_bpf__open_opts() does it, but with other bytes.
         state->skeleton.reset(static_cast<fdspan_snapshot_bpf*>(std::calloc(1, sizeof(fdspan_snapshot_bpf))));
@@ -887,6 +913,7 @@ Result<std::unique_ptr<IteratorReader>> IteratorReader::open(const TimeMaps& map
         }
         if (auto room = room_for_descriptors(reader_descriptors); !room) return tl::unexpected<Error>(room.error());
         const SignalsBlocked quiet;
+        const NamedIteratorTargets targets(types->function_ids());
         if (const int error = fdspan_snapshot_bpf__load(state->skeleton.get()); error != 0) return tl::unexpected<Error>(load_error(-error));
         if (!maps.present()) {
             fdspan_settings settings{};

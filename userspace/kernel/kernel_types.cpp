@@ -115,24 +115,16 @@ public:
     }
 
     void want(std::string_view name) { wanted_.try_emplace(name, 0U); }
-    void want_function(std::string_view name) {
-        function_ = name;
+    // Its number goes to where `id` leads.
+    void want_function(std::string_view name, std::uint32_t& id) {
+        functions_.emplace_back(name, &id);
         want(name);
     }
-    [[nodiscard]] std::uint32_t function_id() const { return function_id_; }
 
-    // One pass over the names, one over the types.
+    // One pass over the types; of most, the first two bytes of the name say that nobody wants them.
     Result<void> find() {
-        std::vector<bool> hits(strings_.size());
-        // Most names are told apart by their first byte and their length.
-        std::vector<bool> likely(shapes);
-        for (const auto& [name, id] : wanted_) likely[shape(name.data(), name.size())] = true;
-        for (std::size_t at = 0; at < strings_.size();) {
-            const char* const text = &strings_[at];
-            const std::size_t length = ::strlen(text);
-            if (likely[shape(text, length)] && wanted_.contains({text, length})) hits[at] = true;
-            at += length + 1;
-        }
+        std::vector<bool> likely(std::size_t{1} << 16);
+        for (const auto& [name, id] : wanted_) likely[beginning(name[0], name.size() > 1 ? name[1] : '\0')] = true;
         places_.reserve(types_.size() / 24);
         places_.push_back(0);  // type 0 is void
         for (std::size_t at = 0; at < types_.size();) {
@@ -142,20 +134,22 @@ public:
             if (tail == std::string::npos || tail > types_.size() - at - sizeof type || type.name_off >= strings_.size()) return damaged();
             const auto id = static_cast<std::uint32_t>(places_.size());
             places_.push_back(static_cast<std::uint32_t>(at));
-            if (hits[type.name_off]) {
-                switch (kind_of(type)) {
-                    case BTF_KIND_STRUCT: wanted_[&strings_[type.name_off]] = id; [[fallthrough]];
-                    case BTF_KIND_UNION:
-                    case BTF_KIND_TYPEDEF:
-                    case BTF_KIND_ENUM:
-                    case BTF_KIND_ENUM64: found_.push_back(id); break;
-                    case BTF_KIND_FUNC:
-                        if (function_ == &strings_[type.name_off]) function_id_ = id;
-                        break;
-                    default: break;
-                }
-            }
             at += sizeof type + tail;
+            const unsigned kind = kind_of(type);
+            const bool named = kind == BTF_KIND_STRUCT || kind == BTF_KIND_UNION || kind == BTF_KIND_TYPEDEF || kind == BTF_KIND_ENUM ||
+                               kind == BTF_KIND_ENUM64 || kind == BTF_KIND_FUNC;
+            const char* const name = &strings_[type.name_off];
+            if (!named || *name == '\0' || !likely[beginning(name[0], name[1])]) continue;
+            const auto hit = wanted_.find(name);
+            if (hit == wanted_.end()) continue;
+            if (kind == BTF_KIND_FUNC) {
+                for (const auto& [function, number] : functions_) {
+                    if (function == name) *number = id;
+                }
+                continue;
+            }
+            if (kind == BTF_KIND_STRUCT) hit->second = id;
+            found_.push_back(id);
         }
         return {};
     }
@@ -189,9 +183,8 @@ public:
 private:
     static tl::unexpected<Error> damaged() { return fail(EINVAL, std::string(kernel_btf_path) + " is not a BTF that this program understands"); }
 
-    static constexpr std::size_t shapes = std::size_t{1} << 14;
-    static std::size_t shape(const char* text, std::size_t length) {
-        return (static_cast<std::size_t>(static_cast<unsigned char>(text[0])) << 6 | (length & 63)) & (shapes - 1);
+    static std::size_t beginning(char first, char second) {
+        return static_cast<std::size_t>(static_cast<unsigned char>(first)) << 8 | static_cast<unsigned char>(second);
     }
 
     // The number of a type in what is written.
@@ -257,8 +250,7 @@ private:
     }
 
     std::span<const char> types_, strings_;
-    std::string_view function_;
-    std::uint32_t function_id_ = 0;
+    std::vector<std::pair<std::string_view, std::uint32_t*>> functions_;
     std::unordered_map<std::string_view, std::uint32_t> wanted_;  // to the kernel's number of the struct
     std::vector<std::uint32_t> places_;                           // by number
     std::vector<std::uint32_t> found_;
@@ -277,7 +269,7 @@ Result<KernelTypes> KernelTypes::create() {
     return types;
 }
 
-Result<void> KernelTypes::pick(const btf& wanted, const char* function) {
+Result<void> KernelTypes::pick(const btf& wanted, std::span<const char* const> functions) {
     try {
         KernelBtf kernel;
         if (auto opened = kernel.open(); !opened) return tl::unexpected<Error>(opened.error());
@@ -292,10 +284,12 @@ Result<void> KernelTypes::pick(const btf& wanted, const char* function) {
             const btf_type* const type = btf__type_by_id(&wanted, id);
             if ((btf_is_composite(type) || btf_is_typedef(type) || btf_is_any_enum(type)) && !name_of(id).empty()) picker.want(name_of(id));
         }
-        picker.want_function(function);
+        for (const char* const function : functions) {
+            const auto place = function_ids_.insert_or_assign(function, 0U).first;
+            picker.want_function(place->first, place->second);
+        }
         if (auto found = picker.find(); !found) return tl::unexpected<Error>(found.error());
 
-        function_id_ = picker.function_id();
         kernel_ids_.assign(count, 0);
         for (std::uint32_t id = 1; id < count; ++id) {
             if (btf_is_struct(btf__type_by_id(&wanted, id))) kernel_ids_[id] = picker.struct_id(name_of(id));

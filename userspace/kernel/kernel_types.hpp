@@ -8,6 +8,8 @@
 #include <bpf/btf.h>
 
 #include <cstdint>
+#include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,9 +26,9 @@ public:
     // Where libbpf is to look, said as the object is opened; empty until pick().
     [[nodiscard]] const std::string& path() const { return path_; }
     // Fills it for an object whose own types are `wanted`, before that is loaded. ENOENT: the kernel has no BTF.
-    [[nodiscard]] Result<void> pick(const btf& wanted, const char* function);
-    // The kernel's number of that function, 0 where it has none.
-    [[nodiscard]] std::uint32_t function_id() const { return function_id_; }
+    [[nodiscard]] Result<void> pick(const btf& wanted, std::span<const char* const> functions);
+    // The kernel's numbers of those functions; 0 where it has none.
+    [[nodiscard]] const std::map<std::string, std::uint32_t>& function_ids() const { return function_ids_; }
     // By the object's own number of a struct: the kernel's number of the struct of that name, 0 where it has none.
     [[nodiscard]] const std::vector<std::uint32_t>& kernel_ids() const { return kernel_ids_; }
 
@@ -34,7 +36,7 @@ private:
     UniqueFd file_;
     std::string path_;
     std::vector<std::uint32_t> kernel_ids_;
-    std::uint32_t function_id_ = 0;
+    std::map<std::string, std::uint32_t> function_ids_;
 };
 
 }  // namespace fdspan
