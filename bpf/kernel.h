@@ -76,6 +76,10 @@ struct inode {
 	unsigned short i_bytes;
 };
 
+struct cpumask {
+	unsigned long bits[1];
+};
+
 struct hlist_bl_node {
 	struct hlist_bl_node *next, **pprev;
 };
