@@ -403,7 +403,8 @@ struct fdspan_statistics {
  *
  * Threads: one at a time.
  * Returns: 0.
- * Errors: -EINVAL: NULL, or a size below that of its first version. -ECHILD, -EBUSY.
+ * Errors: -EINVAL: NULL, or a size below that of its first version. -ECHILD, -EBUSY. Others: what the kernel said when its
+ * maps were read.
  * Since: 0.1
  */
 FDSPAN_API FDSPAN_MUST_CHECK int fdspan_get_statistics(struct fdspan_tracker *tracker, struct fdspan_statistics *statistics);

@@ -166,7 +166,7 @@ void Daemon::open_metrics() {
 void Daemon::sample() {
     if (::mallinfo2().fordblks > free_heap_bytes) ::malloc_trim(0);
     monitor_.sample(tracker_->index(), boottime_now_ns());
-    metrics_->update({monitor_.figures(), tracker_->index().counts(), tracker_->health(), events_, log_->status(),
+    metrics_->update({monitor_.figures(), tracker_->index().counts(), tracker_->statistics(), events_, log_->status(),
                       control_ ? control_->counts() : service::ControlCounts{}, to_string(tracker_->backend()), started_ns_});
     if (config_.textfile.empty()) return;
     const auto written = metrics_->write_textfile(config_.textfile);
@@ -220,9 +220,9 @@ Result<void> Daemon::answer_clients() {
     // What happened before the question belongs into the answer.
     for (int round = 0; round < max_catch_up_rounds; ++round) {
         if (auto done = process(); !done) return done;
-        if (tracker_->health().certain) break;
+        if (tracker_->statistics().certain) break;
     }
-    const bool certain = tracker_->health().certain;
+    const bool certain = tracker_->statistics().certain;
     control_->answer({tracker_->index(), tracker_->backend(), certain,
                       [&](const service::Viewer& viewer) { return monitor_.check_json(viewer, certain); }});
     return {};

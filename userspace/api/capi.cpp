@@ -487,6 +487,8 @@ int fdspan_get_statistics(fdspan_tracker* tracker, fdspan_statistics* statistics
     if (const int code = tracker->usable(); code != 0) return code;
     return guarded([&]() -> int {
         const fdspan::TrackerStatistics figures = tracker->tracker->statistics();
+        const auto fill = tracker->tracker->map_fill();
+        if (!fill) return tracker->log.fail(fill.error());
         const fdspan::Index& index = tracker->tracker->index();
         const fdspan::IndexCounts counts = index.counts();
         fdspan_statistics out{};
@@ -501,9 +503,9 @@ int fdspan_get_statistics(fdspan_tracker* tracker, fdspan_statistics* statistics
         out.descriptors = counts.descriptors;
         out.descriptions = counts.descriptions;
         out.index_bytes = index.index_bytes();
-        out.kernel_bytes = figures.kernel_bytes;
-        out.description_entries = figures.description_entries;
-        out.description_capacity = figures.description_capacity;
+        out.kernel_bytes = fill->kernel_bytes;
+        out.description_entries = fill->descriptions;
+        out.description_capacity = fill->max_descriptions;
         out.full_map_spans = figures.kernel.description_full + figures.kernel.descriptor_full + figures.kernel.table_full;
         out.unreadable_processes = figures.unreadable_processes;
         give_struct(out, *statistics);

@@ -753,15 +753,16 @@ std::optional<std::uint64_t> Tracker::deadline_boottime_ns() const {
 
 TrackerStatistics Tracker::statistics() const {
     TrackerStatistics out = state_->figures;
+    out.certain = !state_->behind && state_->lossy_since_ns == 0;
+    out.malformed = state_->malformed;
     if (!state_->tracking) return out;
     out.kernel = state_->tracking->counters();
-    if (const auto fill = state_->tracking->fill()) {
-        out.kernel_bytes = fill->kernel_bytes;
-        out.description_entries = fill->descriptions;
-        out.description_capacity = fill->max_descriptions;
-    }
+    out.map_entries = state_->map_entries;
+    out.max_map_entries = std::uint64_t{state_->options.max_descriptions} + state_->options.max_descriptors + state_->options.max_tables;
     return out;
 }
+
+Result<TrackingFill> Tracker::map_fill() const { return state_->tracking ? state_->tracking->fill() : TrackingFill{}; }
 
 void TrackerOptions::bound_memory(std::uint64_t bytes) {
     // What one entry takes: see Tracking::fill(); an allocation's size class and a bucket, which there are twice as many of at worst.
@@ -870,16 +871,5 @@ Result<VerifyReport> Tracker::verify(const Sink& sink) {
 const Index& Tracker::index() const { return state_->index; }
 const std::vector<std::string>& Tracker::warnings() const { return state_->warnings; }
 const std::vector<std::string>& Tracker::refused() const { return state_->refused; }
-
-TrackerHealth Tracker::health() const {
-    TrackerHealth health;
-    health.certain = !state_->behind && state_->lossy_since_ns == 0;
-    health.malformed = state_->malformed;
-    if (!state_->tracking) return health;
-    health.counters = state_->tracking->counters();
-    health.map_entries = state_->map_entries;
-    health.max_map_entries = std::uint64_t{state_->options.max_descriptions} + state_->options.max_descriptors + state_->options.max_tables;
-    return health;
-}
 
 }  // namespace fdspan

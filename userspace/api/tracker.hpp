@@ -44,12 +44,13 @@ struct TrackerOptions {
 
 struct TrackerStatistics {
     TrackingCounters kernel;               // of a BPF backend
+    bool certain = true;                   // no loss waits to be mended, and the ring holds nothing that the last process() left in it
+    std::uint64_t malformed = 0;           // records that nobody understood
     std::uint64_t refused = 0;             // records of beginnings that max_index_bytes had no room for
     std::uint64_t resyncs = 0;
-    std::uint64_t kernel_bytes = 0;
-    std::uint64_t description_entries = 0;
-    std::uint64_t description_capacity = 0;
     std::uint64_t unreadable_processes = 0;  // in the last snapshot of the whole scope
+    std::uint64_t map_entries = 0;         // in the kernel's maps, as of the last correcting snapshot
+    std::uint64_t max_map_entries = 0;     // 0: procfs has none
 };
 
 // The index held against a fresh snapshot, and the kernel maps against what is alive.
@@ -63,15 +64,6 @@ struct VerifyReport {
     std::uint64_t stale_map_entries = 0;  // entries of the kernel maps for something dead
     std::vector<std::string> examples;    // a few differences in words
     [[nodiscard]] bool equal() const { return phantoms + gaps + differing + stale_map_entries == 0; }
-};
-
-// How well the tracker follows, for whoever watches it.
-struct TrackerHealth {
-    bool certain = true;                  // no loss waits to be mended, and the ring holds nothing that the last process() left in it
-    std::uint64_t malformed = 0;          // records that nobody understood
-    TrackingCounters counters;            // of the kernel side
-    std::uint64_t map_entries = 0;        // in the kernel's maps, as of the last correcting snapshot
-    std::uint64_t max_map_entries = 0;    // 0: procfs has none
 };
 
 class Tracker {
@@ -102,8 +94,9 @@ public:
     [[nodiscard]] int timeout_ms() const;
     // The same as a time on CLOCK_BOOTTIME; nullopt: never.
     [[nodiscard]] std::optional<std::uint64_t> deadline_boottime_ns() const;
-    // Walks the kernel maps: for reports only.
     [[nodiscard]] TrackerStatistics statistics() const;
+    // How full the kernel maps are now: walks them, for reports only. All 0 with procfs.
+    [[nodiscard]] Result<TrackingFill> map_fill() const;
     // Takes what is there, at most max_events, delivers it in order. Returns the number of events delivered.
     Result<std::size_t> process(const Sink& sink, std::size_t max_events);
     // Reads a snapshot now and makes the index equal to it.
@@ -117,7 +110,6 @@ public:
     [[nodiscard]] const std::vector<std::string>& warnings() const;
     // automatic only: why each better backend than backend() was not taken. Not a fault; for those who ask.
     [[nodiscard]] const std::vector<std::string>& refused() const;
-    [[nodiscard]] TrackerHealth health() const;
 
 private:
     struct State;

@@ -140,12 +140,12 @@ void Metrics::update(const Inputs& in) {
     }
     families.counter("fdspan_lost_events_total", "Events that the kernel had no room for.", in.events.lost_records);
     families.counter("fdspan_losses_total", "Times that events were lost.", in.events.by_kind[static_cast<std::size_t>(EventKind::lost)]);
-    families.counter("fdspan_malformed_records_total", "Records from the kernel that were not understood.", in.health.malformed);
+    families.counter("fdspan_malformed_records_total", "Records from the kernel that were not understood.", in.tracker.malformed);
     families.counter("fdspan_map_full_total", "Spans without an entry in the kernel's maps, because those were full.",
-                     in.health.counters.description_full + in.health.counters.descriptor_full + in.health.counters.table_full);
-    families.gauge("fdspan_map_entries", "Entries in the kernel's maps, at the last correcting snapshot.", static_cast<double>(in.health.map_entries));
-    families.gauge("fdspan_map_entries_max", "Entries that fit into the kernel's maps.", static_cast<double>(in.health.max_map_entries));
-    families.gauge("fdspan_certain", "1 while nothing that was lost waits to be mended.", in.health.certain ? 1 : 0);
+                     in.tracker.kernel.description_full + in.tracker.kernel.descriptor_full + in.tracker.kernel.table_full);
+    families.gauge("fdspan_map_entries", "Entries in the kernel's maps, at the last correcting snapshot.", static_cast<double>(in.tracker.map_entries));
+    families.gauge("fdspan_map_entries_max", "Entries that fit into the kernel's maps.", static_cast<double>(in.tracker.max_map_entries));
+    families.gauge("fdspan_certain", "1 while nothing that was lost waits to be mended.", in.tracker.certain ? 1 : 0);
 
     auto& state = families.add("fdspan_log_state", "The state of the event log: 1 for the one that it is in.", MetricType::Gauge);
     for (const LogState each : {LogState::off, LogState::opening, LogState::ok, LogState::full, LogState::failing, LogState::locked, LogState::unusable}) {

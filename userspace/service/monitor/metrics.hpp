@@ -35,7 +35,7 @@ public:
     struct Inputs {
         const Monitor::Figures& figures;
         const IndexCounts& index;
-        const TrackerHealth& health;
+        const TrackerStatistics& tracker;
         const EventCounts& events;
         const LogStatus& log;
         const ControlCounts& control;
