@@ -40,9 +40,13 @@ lost=$("$FDSPAN" log --database "$database" --json --limit all 2>/dev/null | jq 
 [ $((kept + lost)) -ge 2900 ] || fail "of 3000 rows $kept are there and $lost are told of"
 
 rm "$database" "$database-wal" "$database-shm"
-spans x-after 10
 until_true "a deleted database is put back" test -e "$database"
-until_true "with what came since" at_least "$work/*-after-*" 10
+# Not once: what memory could not hold while the disk was full may still be on its way, and a busy machine loses news; both are told of.
+after() {
+    spans x-after 10
+    at_least "$work/*-after-*" 10
+}
+until_true "with what came since" after
 at_least "$work/*-first-*" 100 || fail "and with what was in it"
 [ "$(sqlite3 "$database" 'PRAGMA integrity_check')" = ok ] || fail "and whole"
 stop_daemon

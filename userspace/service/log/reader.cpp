@@ -16,8 +16,9 @@ namespace {
 constexpr std::uint64_t estimate_cap = 20000;
 // More directories than this are not even looked at.
 constexpr std::size_t max_dirs_looked_at = 200000;
-// Of what fts5 is asked; more of them tell no more.
+// Of what fts5 could be asked about a name, and of what it is.
 constexpr std::size_t max_grams = 32;
+constexpr std::size_t asked_terms = 3;
 
 constexpr std::int64_t far_past = std::numeric_limits<std::int64_t>::min();
 constexpr std::int64_t far_future = std::numeric_limits<std::int64_t>::max();
@@ -95,49 +96,51 @@ bool glob_matches(const std::string& glob, const std::string& path) {
     return ::fnmatch(glob.c_str(), path.c_str(), 0) == 0;
 }
 
+// What fts5 is asked, one after the other: a name has all terms of one of them.
+using NameTerms = std::vector<std::string>;
+
 // Adds what stands in name_grams of a text: any three characters in a row. Those that are not ASCII are left out, the rest tells enough.
-void add_grams(std::string& expression, std::string_view text) {
-    std::size_t count = 0;
-    for (std::size_t at = 0; at + 3 <= text.size() && count < max_grams; ++at) {
+void add_grams(NameTerms& terms, std::string_view text) {
+    for (std::size_t at = 0; at + 3 <= text.size() && terms.size() < max_grams; ++at) {
         const std::string_view gram = text.substr(at, 3);
         if (std::any_of(gram.begin(), gram.end(), [](char byte) { return static_cast<unsigned char>(byte) >= 0x80; })) continue;
-        expression += expression.empty() ? "\"" : " AND \"";
-        for (const char byte : gram) expression.append(byte == '"' ? 2 : 1, byte);
-        expression += '"';
-        ++count;
+        std::string term = "\"";
+        for (const char byte : gram) term.append(byte == '"' ? 2 : 1, byte);
+        term += '"';
+        if (std::find(terms.begin(), terms.end(), term) == terms.end()) terms.push_back(term);
     }
 }
 
 // For names of literals and question marks alone: how they begin, what is between, and how many characters they have.
-std::string grams_of_component(std::string_view component) {
-    std::string expression;
+NameTerms terms_of_component(std::string_view component) {
+    NameTerms terms;
     const std::string text = "/" + std::string(component) + "/";
     std::size_t characters = 0;
     for (const char byte : component) characters += is_continuation(byte) ? 0 : 1;
     for (std::size_t begin = 0; begin <= text.size();) {
         const std::size_t end = std::min(text.find('?', begin), text.size());
-        add_grams(expression, std::string_view(text).substr(begin, end - begin));
+        add_grams(terms, std::string_view(text).substr(begin, end - begin));
         begin = end + 1;
     }
     const std::string mark = name_length_mark(characters), unknown = name_length_unknown();
-    if (!expression.empty()) expression += " AND ";
-    return expression + "(\"/" + mark + mark + "\" OR \"/" + unknown + unknown + "\")";
+    terms.push_back("(\"/" + mark + mark + "\" OR \"/" + unknown + unknown + "\")");
+    return terms;
 }
 
-// What fts5 can be asked for the last names of the matching paths that lie in no directory of which everything matches. "": there are
-// none. Nothing: it can't be asked for them.
-std::optional<std::string> name_question(const std::string& glob) {
+// What fts5 can be asked for the last names of the matching paths that lie in no directory of which everything matches. None: there are
+// no such names. Nothing: it can't be asked for them.
+std::optional<std::vector<NameTerms>> name_questions(const std::string& glob) {
     const bool simple = glob.find_first_of("[\\") == std::string::npos;
     const std::size_t slash = glob.rfind('/');
     const std::string last = slash == std::string::npos ? glob : glob.substr(slash + 1);
-    std::string expression;
+    std::vector<NameTerms> questions;
     if (simple && last.find('*') == std::string::npos) {
-        expression = "(" + grams_of_component(last) + ")";
+        questions.push_back(terms_of_component(last));
         // A question mark may stand for the slash before the name.
         for (std::size_t at = last.find('?'); at != std::string::npos; at = last.find('?', at + 1)) {
-            expression += " OR (" + grams_of_component(std::string_view(last).substr(at + 1)) + ")";
+            questions.push_back(terms_of_component(std::string_view(last).substr(at + 1)));
         }
-        return expression;
+        return questions;
     }
     std::string_view text = glob;
     const bool open_end = text.ends_with('*');
@@ -150,14 +153,15 @@ std::optional<std::string> name_question(const std::string& glob) {
     const std::size_t special = text.find_last_of("*?[]\\");
     const std::string_view literal = special == std::string_view::npos ? text : text.substr(special + 1);
     const std::size_t bound = literal.rfind('/');
-    if (open_end && !literal.empty() && bound == literal.size() - 1) return "";
+    if (open_end && !literal.empty() && bound == literal.size() - 1) return questions;
     const bool begins = bound != std::string_view::npos || special == std::string_view::npos;
     std::string known = begins ? "/" : "";
     known += bound == std::string_view::npos ? literal : literal.substr(bound + 1);
     if (!open_end) known += "/";
-    add_grams(expression, known);
-    if (expression.empty()) return std::nullopt;
-    return expression;
+    questions.emplace_back();
+    add_grams(questions.front(), known);
+    if (questions.front().empty()) return std::nullopt;
+    return questions;
 }
 
 }  // namespace
@@ -267,24 +271,49 @@ Result<bool> LogReader::matches(Statement& row, const LogQuery& query, bool path
     return known->matched;
 }
 
+// fts5 walks through what it has of each term: a few rare ones tell enough. Ids count up, so the first so many of a rare one reach far.
+Result<void> LogReader::leave_rarest(std::vector<std::string>& terms) {
+    if (terms.size() <= asked_terms) return {};
+    auto reach = connection_.prepare("SELECT rowid FROM name_grams WHERE name_grams MATCH ?1 LIMIT 1 OFFSET 200");
+    if (!reach) return tl::unexpected(reach.error());
+    std::vector<std::pair<std::int64_t, std::string>> ranked;
+    for (const std::string& term : terms) {
+        reach->bind(1, std::string_view(term));
+        auto row = reach->step();
+        if (!row) return tl::unexpected(row.error());
+        ranked.emplace_back(*row ? reach->integer(0) : far_future, term);
+        reach->reset();
+    }
+    std::stable_sort(ranked.begin(), ranked.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+    terms.clear();
+    for (std::size_t at = 0; at < asked_terms; ++at) terms.push_back(ranked[at].second);
+    return {};
+}
+
 // The names that match, as far as fts5 can be asked for them and there are not too many; without those in `whole_dirs`.
 Result<std::optional<std::vector<std::int64_t>>> LogReader::names_by_text(const LogQuery& query, const std::vector<std::int64_t>& whole_dirs,
                                                                           std::size_t most) {
     std::vector<std::int64_t> found, matched;
-    const std::optional<std::string> question = name_question(query.path_glob);
-    if (!question) return std::nullopt;
-    if (question->empty()) return matched;
+    auto questions = name_questions(query.path_glob);
+    if (!questions) return std::nullopt;
     auto names = connection_.prepare("SELECT rowid FROM name_grams WHERE name_grams MATCH ?1 LIMIT ?2");
     if (!names) return tl::unexpected(names.error());
-    names->bind(1, std::string_view(*question));
-    names->bind(2, static_cast<std::int64_t>(most) + 1);
-    while (true) {
-        auto row = names->step();
-        if (!row) return tl::unexpected(row.error());
-        if (!*row) break;
-        found.push_back(names->integer(0));
+    for (NameTerms& terms : *questions) {
+        if (auto done = leave_rarest(terms); !done) return tl::unexpected(done.error());
+        std::string expression;
+        for (const std::string& term : terms) expression += (expression.empty() ? "" : " AND ") + term;
+        names->bind(1, std::string_view(expression));
+        names->bind(2, static_cast<std::int64_t>(most) + 1);
+        while (true) {
+            auto row = names->step();
+            if (!row) return tl::unexpected(row.error());
+            if (!*row) break;
+            found.push_back(names->integer(0));
+        }
+        if (found.size() > most) return std::nullopt;
     }
-    if (found.size() > most) return std::nullopt;
+    std::sort(found.begin(), found.end());
+    found.erase(std::unique(found.begin(), found.end()), found.end());
     for (const std::int64_t id : found) {
         auto known = look_at_path(id, query);
         if (!known) return tl::unexpected(known.error());
@@ -398,6 +427,7 @@ Result<std::uint64_t> LogReader::estimate(const Way& way, const LogQuery& query)
 // The way with the fewest rows, as far as counting is worth it; among those with very many, the one that leaves least to filter.
 Result<LogReader::Way> LogReader::choose(const LogQuery& query, const LogEffort::Bounds& bounds) {
     std::vector<Way> ways;
+    std::optional<Way> by_directories;
     const auto classes = [](const char* condition, const char* index, std::uint64_t least) {
         Part part{condition, {}, index};
         for (std::int64_t number = max_log_class; number >= log_class(least); --number) part.keys.push_back(number);
@@ -406,7 +436,15 @@ Result<LogReader::Way> LogReader::choose(const LogQuery& query, const LogEffort:
     if (!query.path_glob.empty()) {
         auto way = way_by_path(query, bounds);
         if (!way) return tl::unexpected(way.error());
-        if (*way) ways.push_back(std::move(**way));
+        if (*way) {
+            // All that is in many directories is the last resort.
+            const bool decided = std::all_of((*way)->begin(), (*way)->end(), [](const Part& part) { return part.path_decided; });
+            if (decided) {
+                ways.push_back(std::move(**way));
+            } else {
+                by_directories = std::move(**way);
+            }
+        }
     }
     if (!query.pids.empty()) {
         Part part{" AND pid = ?1 AND pid IS NOT NULL", {}, "events_pid"};
@@ -420,6 +458,7 @@ Result<LogReader::Way> LogReader::choose(const LogQuery& query, const LogEffort:
     if (query.min_duration_ns) {
         ways.push_back(classes(" AND duration_class = ?1 AND duration_class IS NOT NULL", "events_duration", *query.min_duration_ns));
     }
+    if (by_directories) ways.push_back(std::move(*by_directories));
     if (ways.empty()) return by_time();
     if (ways.size() == 1) return std::move(ways.front());
     Way* best = &ways.front();

@@ -34,7 +34,7 @@ struct LogEffort {
     Bounds at_first{5000, 20000};
     // Then so many of the newest rows: where very many names match, it is likely that enough of them do.
     std::size_t probed_rows = 30000;
-    Bounds at_last{100000, 1000000};
+    Bounds at_last{100000, 20000000};
     std::size_t dirs = 20000;  // looked up one by one
 };
 
@@ -75,6 +75,7 @@ private:
     Result<void> answer_by(const Way& way, const LogQuery& query, const Visit& visit);
     // Among the newest rows there are enough that match: they are in `found`, newest first.
     Result<bool> probe(const LogQuery& query, std::vector<Found>& found);
+    Result<void> leave_rarest(std::vector<std::string>& terms);
     Result<std::optional<Way>> way_by_path(const LogQuery& query, const LogEffort::Bounds& bounds);
     Result<std::optional<std::vector<std::int64_t>>> names_by_text(const LogQuery& query, const std::vector<std::int64_t>& whole_dirs, std::size_t most);
     Result<std::uint64_t> estimate(const Way& way, const LogQuery& query);
