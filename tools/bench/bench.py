@@ -211,7 +211,8 @@ class Bench:
         spent = {}
         with open(log, encoding="utf-8", errors="replace") as lines:
             for line in lines:
-                if "bpf(BPF_" in line and line.rstrip().endswith(">"):
+                # Two threads at once: strace breaks one of the lines in two.
+                if "bpf(BPF_" in line and line.rstrip().endswith(">") and "<unfinished" not in line:
                     what = line.split("bpf(", 1)[1].split(",", 1)[0]
                     if what == "BPF_PROG_LOAD" and "BPF_PROG_TYPE_TRACING" not in line:
                         what = "libbpf's questions to the kernel"

@@ -217,6 +217,7 @@ struct Known {
     // Of what stands for the process's own: the descriptor table, and what cwd and root are in (struct fs_struct).
     std::uint64_t table_id = 0, place_id = 0;
     std::uint32_t slots = 0;  // of its descriptor table
+    bool is_worker = false;  // what a kworker works on stands in /proc only (kernel/workqueue.c, wq_worker_comm)
 };
 using KnownProcesses = std::unordered_map<pid_t, Known>;
 
@@ -287,6 +288,13 @@ public:
     }
 
     void finish() {
+        if (request_.deleted_only) {
+            std::vector<bool> holds(out_.processes.size());
+            for (const Reference& reference : out_.references) holds[reference.process] = true;
+            for (const auto& [pid, known] : processes_) {
+                if (holds[known.index]) ask_proc(known, out_.processes[known.index]);
+            }
+        }
         std::vector<std::uint32_t> place(out_.processes.size(), UINT32_MAX);
         std::vector<Process> left;
         left.reserve(out_.processes.size());
@@ -355,16 +363,22 @@ private:
         process.pid = pid;
         process.ppid = static_cast<pid_t>(row.ppid);
         process.uid = row.uid;
-        std::string_view comm(row.comm, ::strnlen(row.comm, sizeof row.comm));
-        // What a kworker works on stands in /proc only (kernel/workqueue.c, wq_worker_comm).
-        if ((row.task_flags & task_flag_wq_worker) != 0 && read_file(pid, "comm")) {
-            comm = {text_.data(), filled_};
-            if (comm.ends_with('\n')) comm.remove_suffix(1);
-        }
-        process.comm = out_.strings.intern(comm);
+        process.comm = out_.strings.intern({row.comm, ::strnlen(row.comm, sizeof row.comm)});
         process.started = Interval::exact(row.header.started_ns);
-        if (request_.wants(field_cgroup)) read_cgroup(process);
+        known->second.is_worker = (row.task_flags & task_flag_wq_worker) != 0;
+        // Few hold what is deleted: who does is known at the end.
+        if (!request_.deleted_only) ask_proc(known->second, process);
         out_.processes.push_back(process);
+    }
+
+    // What no iterator tells of a process.
+    void ask_proc(const Known& known, Process& process) {
+        if (known.is_worker && read_file(process.pid, "comm")) {
+            std::string_view comm(text_.data(), filled_);
+            if (comm.ends_with('\n')) comm.remove_suffix(1);
+            process.comm = out_.strings.intern(comm);
+        }
+        if (request_.wants(field_cgroup)) read_cgroup(process);
     }
 
     // The first one that lives stands for a process whose leader is dead.
