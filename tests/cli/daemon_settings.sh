@@ -28,7 +28,11 @@ refused '{"log": {"database": "relative"}}' 'log.database'
 refused '{"backend": "magic"}' 'backend'
 refused '{"pinned": "perhaps"}' 'pinned'
 refused '{"ring_size": 5000}' 'ring_size'
-refused '{"metrics": {"listen": "localhost"}}' 'metrics.listen'
+for address in localhost 127.0.0.1:99999 127.0.0.1:0 127.0.0.1:http 127.0.0.1: :9731; do
+    refused "{\"metrics\": {\"listen\": \"$address\"}}" 'metrics.listen'
+done
+check_config '{"metrics": {"listen": "[::1]:9731"}}'
+expect_code 0 "an address of IPv6"
 refused '{"pinned": true, "pinned": false}' '"pinned"'
 refused '[]' 'object'
 refused '{' 'JSON'

@@ -148,7 +148,9 @@ const std::vector<Setting>& all_settings() {
          }},
         {"metrics.listen", "--metrics", "ADDRESS", "Where Prometheus scrapes; empty: nowhere [127.0.0.1:9731]",
          [](Config& config, const std::string& text) -> Result<void> {
-             if (!text.empty() && text.find(':') == std::string::npos) return fail(EINVAL, "\"" + cli::escape(text) + "\" has no port, as 127.0.0.1:9731 has");
+             const std::size_t colon = text.rfind(':');
+             const bool whole = colon != std::string::npos && colon != 0 && cli::parse_count(text.substr(colon + 1), 1, 65535);
+             if (!text.empty() && !whole) return fail(EINVAL, "\"" + cli::escape(text) + "\" is no address with a port from 1 to 65535, as 127.0.0.1:9731 is");
              config.metrics_address = text;
              return {};
          }},
