@@ -51,7 +51,15 @@ Result<UniqueFd> attach_to_kprobe(const bpf_program& program, const std::string&
     event.type = static_cast<std::uint32_t>(*type);
     event.config1 = reinterpret_cast<std::uint64_t>(function.c_str());
     const UniqueFd opened(static_cast<int>(::syscall(SYS_perf_event_open, &event, -1, 0, -1, PERF_FLAG_FD_CLOEXEC)));
-    if (!opened.valid()) return fail_errno(errno, "open a perf event");
+    if (!opened.valid()) {
+        const int code = errno;
+        // Debian's kernels ask for CAP_SYS_ADMIN then, before anything looks at CAP_PERFMON (kernel/events/core.c, perf_event_open, perf_paranoid_any).
+        const auto level = read_number("/proc/sys/kernel/perf_event_paranoid");
+        if (code == EACCES && level && static_cast<std::int64_t>(*level) >= 3) {  // -1 is a level, too
+            return fail(code, "perf_event_open is refused: kernel.perf_event_paranoid is " + std::to_string(*level) + ", and from 3 on that takes CAP_SYS_ADMIN");
+        }
+        return fail_errno(code, "open a perf event");
+    }
     LIBBPF_OPTS(bpf_link_create_opts, options);
     options.perf_event.bpf_cookie = cookie;
     UniqueFd link(bpf_link_create(bpf_program__fd(&program), opened.get(), BPF_PERF_EVENT, &options));
