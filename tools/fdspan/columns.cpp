@@ -456,23 +456,19 @@ const WallClockText::Shown& WallClockText::show(const Interval& moment) {
 
 void WallClockText::make_json(Shown& shown) {
     const Interval& moment = shown.moment;
-    const bool has_earliest = moment.is_exact() || moment.has_earliest();
     shown.latest = digits(moment.latest_ns);
-    const std::string_view latest_text(shown.latest.data(), shown.latest.size());
+    const Piece<24> latest = Piece<24>().add(static_cast<unsigned long long>(moment.latest_ns));
     Piece<json_bytes> piece;
-    piece.add(moment.is_exact() ? "{\"source\":\"kernel\",\"earliest\":" : "{\"source\":\"bounded\",\"earliest\":");
     if (moment.is_exact()) {
-        piece.add("\"").add(latest_text).add("\"");
-    } else if (has_earliest) {
-        const Digits earliest = digits(moment.earliest_ns);
-        piece.add("\"").add({earliest.data(), earliest.size()}).add("\"");
+        piece.add("{\"source\":\"kernel\",\"earliest\":\"").add(shown.latest).add("\",\"latest\":\"").add(shown.latest);
+        piece.add("\",\"earliest_boottime_ns\":").add(latest.text());
+    } else if (moment.has_earliest()) {
+        piece.add("{\"source\":\"bounded\",\"earliest\":\"").add(digits(moment.earliest_ns)).add("\",\"latest\":\"").add(shown.latest);
+        piece.add("\",\"earliest_boottime_ns\":").add(static_cast<unsigned long long>(moment.earliest_ns));
     } else {
-        piece.add("null");
+        piece.add("{\"source\":\"bounded\",\"earliest\":null,\"latest\":\"").add(shown.latest).add("\",\"earliest_boottime_ns\":null");
     }
-    piece.add(",\"latest\":\"").add(latest_text).add("\",\"earliest_boottime_ns\":");
-    if (has_earliest) piece.add(static_cast<unsigned long long>(moment.earliest_ns));
-    else piece.add("null");
-    piece.add(",\"latest_boottime_ns\":").add(static_cast<unsigned long long>(moment.latest_ns)).add("}");
+    piece.add(",\"latest_boottime_ns\":").add(latest.text()).add("}");
     const std::string_view text = piece.text();
     std::memcpy(shown.text.data(), text.data(), text.size());
     shown.bytes = text.size();

@@ -64,7 +64,7 @@ const std::string& EventJson::process_text(const RowContext& row) {
     return kept.text;
 }
 
-const std::string& EventJson::file_text(const RowContext& row) {
+EventJson::KeptFile& EventJson::file_text(const RowContext& row) {
     const std::string_view path = row.strings->get(row.reference->path);
     const std::string_view type_name = row.strings->get(row.reference->type_name);
     Reference shown = *row.reference;
@@ -73,7 +73,7 @@ const std::string& EventJson::file_text(const RowContext& row) {
     shown.description_id = 0;
     shown.opened = shown.description_opened = {};
     KeptFile& kept = files_[(shown.ino ^ static_cast<std::uint32_t>(shown.fd)) % files_.size()];
-    if (!kept.text.empty() && kept.reference == shown && kept.path == path && kept.type_name == type_name) return kept.text;
+    if (!kept.text.empty() && kept.reference == shown && kept.path == path && kept.type_name == type_name) return kept;
     kept.reference = shown;
     kept.path = path;
     kept.type_name = type_name;
@@ -81,15 +81,29 @@ const std::string& EventJson::file_text(const RowContext& row) {
     for (const Column& column : all_columns()) {
         if (column.json != nullptr && !column.of_process && is_of_event(column) && !is_of_span(column)) column.json(kept.text, row);
     }
-    return kept.text;
+    kept.span_text.clear();
+    return kept;
+}
+
+const std::string& EventJson::span_text(KeptFile& kept, const RowContext& row) {
+    const Reference& reference = *row.reference;
+    const bool same = kept.opened == reference.opened && kept.description_opened == reference.description_opened && kept.description_id == reference.description_id;
+    if (same && !kept.span_text.empty()) return kept.span_text;
+    kept.opened = reference.opened;
+    kept.description_opened = reference.description_opened;
+    kept.description_id = reference.description_id;
+    kept.span_text.clear();
+    static const std::array<const Column*, 2> of_span{find_column("OPENED"), find_column("DESCRIPTION")};
+    for (const Column* const column : of_span) column->json(kept.span_text, row);
+    return kept.span_text;
 }
 
 void EventJson::append_columns(std::string& out, const RowContext& row) {
     out += process_text(row);
     if (row.reference == nullptr) return;
-    out += file_text(row);
-    static const std::array<const Column*, 2> of_span{find_column("OPENED"), find_column("DESCRIPTION")};
-    for (const Column* const column : of_span) column->json(out, row);
+    KeptFile& kept = file_text(row);
+    out += kept.text;
+    out += span_text(kept, row);
 }
 
 void EventJson::append(std::string& out, const Event& event) {

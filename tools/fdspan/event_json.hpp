@@ -34,10 +34,14 @@ private:
         Reference reference;  // without what is of its span
         std::string path, type_name;
         std::string text;
+        Interval opened, description_opened;
+        std::uint64_t description_id = 0;
+        std::string span_text;
     };
     [[nodiscard]] RowContext context(const Event& event);
     const std::string& process_text(const RowContext& row);
-    const std::string& file_text(const RowContext& row);
+    KeptFile& file_text(const RowContext& row);
+    const std::string& span_text(KeptFile& kept, const RowContext& row);
     void append_columns(std::string& out, const RowContext& row);
     void append_removal(std::string& out, const Event& event);
 

@@ -41,6 +41,11 @@ template <std::size_t capacity>
 class Piece {
 public:
     // What does not fit is cut: capacity is for the caller to choose.
+    // Of a constant size, which costs no call.
+    template <std::size_t bytes>
+    Piece& add(const char (&literal)[bytes]) { return add_constant<bytes - 1>(literal); }
+    template <std::size_t bytes>
+    Piece& add(const std::array<char, bytes>& text) { return add_constant<bytes>(text.data()); }
     Piece& add(std::string_view text) {
         const std::size_t bytes = text.size() < room() ? text.size() : room();
         std::memcpy(bytes_.data() + used_, text.data(), bytes);
@@ -58,6 +63,13 @@ public:
     [[nodiscard]] std::string_view text() const { return {bytes_.data(), used_}; }
 
 private:
+    template <std::size_t bytes>
+    Piece& add_constant(const char* text) {
+        if (room() < bytes) return add(std::string_view(text, bytes));
+        std::memcpy(bytes_.data() + used_, text, bytes);
+        used_ += bytes;
+        return *this;
+    }
     [[nodiscard]] std::size_t room() const { return capacity - used_; }
     std::array<char, capacity> bytes_;
     std::size_t used_ = 0;

@@ -130,6 +130,7 @@ void PathStore::unref(Dir dir) {
         else nodes_[dead.parent].first_child = dead.next_sibling;
         if (dead.next_sibling != none) nodes_[dead.next_sibling].previous_sibling = dead.previous_sibling;
         names_.release(dead.name);
+        if (Shown& shown = shown_[dir % shown_.size()]; shown.dir == dir) shown.dir = none;
         const Dir parent = dead.parent;
         nodes_.give(dir);
         dir = parent;
@@ -210,25 +211,29 @@ void PathStore::release(const Path& path) {
     if (path.dir != none) unref(path.dir);
 }
 
-void PathStore::append_text(const Path& path, std::string& out) const {
-    if (path.dir != none) {
-        // Upwards twice: first the length, then the bytes from the back.
-        std::size_t bytes = 0;
-        for (Dir dir = path.dir; dir > cut; dir = nodes_[dir].parent) bytes += 1 + names_.get(nodes_[dir].name).size();
-        Dir top = path.dir;
-        while (top > cut) top = nodes_[top].parent;
-        if (top == cut) out.append(ellipsis);
-        const std::size_t begin = out.size();
-        out.resize(begin + bytes);
-        char* at = out.data() + begin + bytes;
-        for (Dir dir = path.dir; dir > cut; dir = nodes_[dir].parent) {
-            const std::string_view name = names_.get(nodes_[dir].name);
-            at -= name.size();
-            std::copy(name.begin(), name.end(), at);
-            *--at = '/';
-        }
-        out.push_back('/');
+std::string_view PathStore::text_of(Dir dir) const {
+    Shown& shown = shown_[dir % shown_.size()];
+    if (shown.dir == dir) return shown.text;
+    // Upwards twice: first the length, then the bytes from the back.
+    std::size_t bytes = 0;
+    Dir top = dir;
+    for (; top > cut; top = nodes_[top].parent) bytes += 1 + names_.get(nodes_[top].name).size();
+    shown.text.assign(top == cut ? ellipsis : std::string_view());
+    shown.text.resize(shown.text.size() + bytes);
+    char* at = shown.text.data() + shown.text.size();
+    for (Dir above = dir; above > cut; above = nodes_[above].parent) {
+        const std::string_view name = names_.get(nodes_[above].name);
+        at -= name.size();
+        std::copy(name.begin(), name.end(), at);
+        *--at = '/';
     }
+    shown.text.push_back('/');
+    shown.dir = dir;
+    return shown.text;
+}
+
+void PathStore::append_text(const Path& path, std::string& out) const {
+    if (path.dir != none) out.append(text_of(path.dir));
     out.append(names_.get(path.name));
 }
 
@@ -265,8 +270,9 @@ PathStore::Dir PathStore::find(std::string_view text) const {
 }
 
 std::size_t PathStore::bytes() const {
-    std::size_t cached = sizeof cache_;
+    std::size_t cached = sizeof cache_ + sizeof shown_;
     for (const Cached& entry : cache_) cached += entry.names.capacity();
+    for (const Shown& entry : shown_) cached += entry.text.capacity();
     return names_.bytes() + nodes_.bytes() + buckets_.bytes() + cached;
 }
 

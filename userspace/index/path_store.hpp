@@ -101,10 +101,18 @@ private:
     };
     static constexpr std::size_t cached_bytes = 512;
 
+    // And the other way: what is reported of a span is mostly asked for once more when it ends.
+    struct Shown {
+        Dir dir = none;
+        std::string text;  // with the slash at its end
+    };
+    [[nodiscard]] std::string_view text_of(Dir dir) const;
+
     NameStore names_;
     Pool<Node, 10> nodes_;
     Buckets buckets_;
     std::array<Cached, 64> cache_;
+    mutable std::array<Shown, 64> shown_;
 };
 
 }  // namespace fdspan
