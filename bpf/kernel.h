@@ -64,6 +64,14 @@ struct lockref {
 	int count;
 };
 
+struct hlist_node {
+	struct hlist_node *next, **pprev;
+};
+
+struct hlist_head {
+	struct hlist_node *first;
+};
+
 struct inode {
 	unsigned short i_mode;
 	atomic_t i_count;
@@ -74,6 +82,7 @@ struct inode {
 	long long i_size;
 	__u64 i_blocks;
 	unsigned short i_bytes;
+	struct hlist_head i_dentry;
 };
 
 struct cpumask {

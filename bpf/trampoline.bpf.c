@@ -284,6 +284,14 @@ static __always_inline bool fdspan_may_be_held(__u64 dentry, __u64 inode, int ow
 	       FDSPAN_READ(struct inode, inode, i_count).counter > own_inode;
 }
 
+/* The dentry of a name that went before, which only a holder keeps: overlayfs, say, which comes here with fewer references of its own. */
+static __always_inline bool fdspan_was_linked(__u64 inode)
+{
+	__u64 alias = (__u64)FDSPAN_READ(struct inode, inode, i_dentry.first);
+
+	return alias && FDSPAN_READ(struct hlist_node, alias, next) && !FDSPAN_READ(struct inode, inode, i_nlink);
+}
+
 /*
  * void d_delete(struct dentry *dentry). A directory's inode is held by its dentry and by d_delete_notify, a file's also by
  * do_unlinkat (fs/namei.c). Nearly all that is removed is held by nobody else, and costs no news.
@@ -296,7 +304,7 @@ static __always_inline void fdspan_handle_deleted(__u64 dentry)
 		return;
 	bool directory = (FDSPAN_READ(struct inode, inode, i_mode) & S_IFMT) == S_IFDIR;
 
-	if (fdspan_may_be_held(dentry, inode, 1, directory ? 2 : 3))
+	if (fdspan_may_be_held(dentry, inode, 1, directory ? 2 : 3) || fdspan_was_linked(inode))
 		fdspan_send_removal(directory ? FDSPAN_UNLINK_RMDIR : FDSPAN_UNLINK_UNLINK, dentry, inode);
 }
 FDSPAN_HOOK1_OF(deleted, d_delete, fdspan_handle_deleted, 0, FDSPAN_ENTER_ANYBODY)

@@ -35,6 +35,34 @@ nobody ls --backend syscall
 expect_code 2 "BPF without privileges"
 [ "$(wc -l <"$work/err")" -eq 1 ] || fail "one line: $(cat "$work/err")"
 
+# A mapping's links are asked for through map_files, which nobody may follow: then "nothing is deleted" is no answer.
+chmod 1777 "$work"
+python3 -c "
+import ctypes, os, time
+libc = ctypes.CDLL(None)
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+libc.prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: else /proc/PID stays root's
+path = '$work/mapped'
+open(path, 'w').write('x' * 5000)
+fd = os.open(path, os.O_RDONLY)
+libc.mmap(None, ctypes.c_size_t(4096), 1, 2, fd, ctypes.c_long(0))
+os.close(fd)
+os.unlink(path)
+open('$work/mapped.ready', 'w')
+time.sleep(300)" &
+mapping=$!
+background+=("$mapping")
+until [ -e "$work/mapped.ready" ]; do sleep 0.05; done
+nobody deleted -p "$mapping"
+expect_code 3 "a mapping whose links can't be asked for"
+grep -q '1 mapping looks deleted' "$work/err" || fail "it is said: $(cat "$work/err")"
+nobody deleted -p "$mapping" --json
+jq_check '.complete == false and .gaps.undecided_names == 1' "the document says so, too"
+run deleted -p "$mapping"
+expect_code 0 "root may ask"
+
 nobody doctor --json
 expect_code 0 "doctor without privileges"
 jq_check '.backend == "procfs"' "only procfs is left"

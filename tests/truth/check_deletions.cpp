@@ -1,21 +1,24 @@
 // check_deletions: takes names away from files that are held, in every combination of a way of removing, a way of holding and a file
 // system, and wants each told once by `fdspan watch --json`: when, how, by whom, held by whom, how many bytes; then their release.
 //
-//   check_deletions [--fdspan PATH] [--backend NAME] [--older] [--sample] [--verbose] [DIRECTORY]...
+//   check_deletions [--fdspan PATH] [--backend NAME] [--older] [--sample] [--only TEXT] [--verbose] [DIRECTORY]...
 //
 // Each DIRECTORY is on a file system to try; besides these it tries a tmpfs and, on it, an overlay, which it mounts for itself in a
-// mount namespace of its own. --older: the files are held before the watching begins. --sample: each way of removing with one way of holding,
-// and each way of holding with two of removing. All files have one name, each in a directory
-// of its own, so that a name alone never tells which one is meant.
+// mount namespace of its own; an unprivileged caller has only what is given. --older: the files are held before the watching begins.
+// --sample: each way of removing with one way of holding, and each way of holding with two of removing. --only: those whose names
+// contain TEXT ("tmpfs unlink fd"). All files have one name, each in a directory of its own, so that a name alone never tells which
+// one is meant.
 #include <ftw.h>
 #include <linux/fs.h>
 #include <linux/io_uring.h>
+#include <linux/magic.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 
 #include <algorithm>
 #include <atomic>
@@ -40,6 +43,7 @@ struct Settings {
     bool older = false;
     bool sample = false;
     bool verbose = false;
+    std::string only;
 };
 
 [[noreturn]] void die(const char* what) {
@@ -172,6 +176,7 @@ struct Cell {
     const RemoveWay* remove = nullptr;
     const HoldWay* hold = nullptr;
     std::string file_system;
+    bool on_overlay = false;
     std::string home;         // its directory
     std::string path;         // of the file when its last name goes
     std::uint64_t allocated = 0;
@@ -381,7 +386,7 @@ std::string home_of(const std::string& path) {
 // can tell on overlayfs whether the name a file is shown by is still there.
 bool is_doubtful(const Settings& settings, const Cell& cell) {
     const bool late = settings.backend == "syscall" && (cell.hold->hold == Hold::mem || cell.hold->hold == Hold::exe);
-    return late || (settings.backend == "procfs" && cell.file_system == "overlay");
+    return late || (settings.backend == "procfs" && cell.on_overlay);
 }
 
 class Check {
@@ -447,7 +452,7 @@ void Check::removal(const Cell& cell, const char* kind, const char* how, pid_t c
     // A ring's removal comes without a path, and in overlayfs no path is looked up without blocking: when somebody else removed something in
     // the same moment, nobody is blamed.
     const bool alike = cell.remove->remove == Remove::by_symlink || cell.remove->remove == Remove::last_link;
-    const bool pathless = by_ring(*cell.remove) || (alike && cell.file_system == "overlay");
+    const bool pathless = by_ring(*cell.remove) || (alike && cell.on_overlay);
     const bool nobody = ((settings_.backend == "syscall" && pathless) || lost_then(from_ns, to_ns)) && event.at("by").is_null();
     if (polls() || nobody) {
         if (first > to_ns || latest < from_ns) say("the interval does not contain the moment");
@@ -457,7 +462,7 @@ void Check::removal(const Cell& cell, const char* kind, const char* how, pid_t c
         if (first < from_ns || latest > to_ns + slack_ns) say("another moment than " + std::to_string(from_ns) + ".." + std::to_string(to_ns));
         if (event.at("how") != how) say("another way");
         if (event.at("by").is_null() || event.at("by").at("pid") != culprit) say("another culprit than " + std::to_string(culprit));
-        else if (event.at("by").at("comm") != "check_deletions" || event.at("by").at("uid") != 0 ||
+        else if (event.at("by").at("comm") != "check_deletions" || event.at("by").at("uid") != ::geteuid() ||
                  !event.at("by").at("exe").get<std::string>().ends_with("/check_deletions")) say("the culprit's names");
     }
     bool held = false;
@@ -467,7 +472,7 @@ void Check::removal(const Cell& cell, const char* kind, const char* how, pid_t c
     if (cell.hold->ref != nullptr && !held) say("without its holder " + std::to_string(cell.holder));
     if (std::strcmp(kind, "deleted") != 0) return;
     if (event.at("path") != (cell.remove->remove == Remove::last_link ? cell.home + "/victim" : cell.path)) say("another path");
-    if (event.at("allocated") != cell.allocated) say("other bytes than " + std::to_string(cell.allocated));
+    if (!event.contains("allocated") || event.at("allocated") != cell.allocated) say("other bytes than " + std::to_string(cell.allocated));
 }
 
 void Check::release(const Cell& cell) {
@@ -486,7 +491,7 @@ void Check::release(const Cell& cell) {
     constexpr std::uint64_t slack_ns = 50'000'000;
     if (shortest > cell.released_to_ns + slack_ns - cell.from_ns) say("held for less");
     if (!longest.is_null() && longest.get<std::uint64_t>() + slack_ns < cell.released_from_ns - cell.to_ns) say("held for longer");
-    if (event.at("allocated") != cell.allocated) say("other bytes than " + std::to_string(cell.allocated));
+    if (!event.contains("allocated") || event.at("allocated") != cell.allocated) say("other bytes than " + std::to_string(cell.allocated));
 }
 
 void Check::one(const Cell& cell) {
@@ -524,32 +529,35 @@ struct Places : std::vector<std::pair<std::string, std::string>> {
 std::vector<Cell> make_cells(const Settings& settings, const Places& places) {
     // What has no descriptor and no mapping is only known to hooks on the last put.
     const bool sees_flight = settings.backend == "trampoline" || settings.backend == "kprobe";
+    const bool privileged = ::geteuid() == 0;
     const bool rings = has_rings();
     if (!rings) std::printf("without io_uring: %s\n", std::strerror(errno));
     std::vector<Cell> cells;
     for (const auto& [file_system, directory] : places) {
+        struct statfs fs {};
+        must(::statfs(directory.c_str(), &fs) == 0, directory.c_str());
         for (const RemoveWay& remove : remove_ways) {
             for (const HoldWay& hold : hold_ways) {
                 if (remove.of_directory != hold.of_directory || (by_ring(remove) && !rings)) continue;
                 const bool common = remove.remove == Remove::unlink || remove.remove == Remove::last_link || remove.remove == Remove::rmdir;
                 if (settings.sample && !common && hold.hold != Hold::fd && hold.hold != Hold::cwd) continue;
-                if (hold.hold == Hold::flight && (!sees_flight || settings.older || remove.remove == Remove::last_link ||
-                                                  remove.remove == Remove::after_move || remove.remove == Remove::moved_directory)) {
-                    continue;
-                }
+                // What is only mapped shows its links to those who may follow map_files.
+                if (!privileged && (hold.hold == Hold::root || hold.hold == Hold::mount_namespace || hold.hold == Hold::mem)) continue;
+                if (hold.hold == Hold::flight && (!sees_flight || settings.older)) continue;
                 Cell cell;
                 cell.remove = &remove;
                 cell.hold = &hold;
                 cell.file_system = file_system;
+                cell.on_overlay = fs.f_type == OVERLAYFS_SUPER_MAGIC;
                 cell.home = directory + "/" + std::to_string(cells.size());
-                cells.push_back(std::move(cell));
+                if (cell.name().find(settings.only) != std::string::npos) cells.push_back(std::move(cell));
             }
         }
     }
     return cells;
 }
 
-void make_places(const Settings& settings, Places& places) {
+void mount_places(Places& places) {
     must(::unshare(CLONE_NEWNS) == 0 && ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0, "a mount namespace");
     char base[] = "/tmp/fdspan-deletions.XXXXXX";
     must(::mkdtemp(base) != nullptr, base);
@@ -565,12 +573,17 @@ void make_places(const Settings& settings, Places& places) {
     } else {
         std::printf("without overlayfs: %s\n", std::strerror(errno));
     }
+}
+
+void make_places(const Settings& settings, Places& places) {
+    if (::geteuid() == 0) mount_places(places);
     for (const std::string& directory : settings.directories) {
         std::string inner = directory + "/fdspan-deletions.XXXXXX";
         must(::mkdtemp(inner.data()) != nullptr, inner.c_str());
         places.directories.push_back(inner);
         places.emplace_back(directory, inner);
     }
+    if (places.empty()) throw std::runtime_error("without privileges it needs a directory");
 }
 
 int check(const Settings& settings) {
@@ -671,6 +684,7 @@ int main(int count, char** values) {
         else if (argument == "--backend") settings.backend = value();
         else if (argument == "--older") settings.older = true;
         else if (argument == "--sample") settings.sample = true;
+        else if (argument == "--only") settings.only = value();
         else if (argument == "--verbose") settings.verbose = true;
         else settings.directories.push_back(argument);
     }

@@ -518,6 +518,7 @@ int list_deleted(const DeletedOptions& options, Output& output) {
         gaps.push_back(plural(answer->unreadable_loops, "loop device", "loop devices") + " could not be asked for the file behind");
     }
     const bool complete = gaps.empty() && !answer->answer.lossy;
+    const SnapshotGaps answer_gaps = answer->answer.snapshot.gaps;
     Listing listing(options, std::move(*answer));
     listing.choose();
     if (options.json) listing.print_json(output, complete, unreadable);
@@ -536,12 +537,16 @@ int list_deleted(const DeletedOptions& options, Output& output) {
         spdlog::warn("{} only by a loop device on a file system that can't tell the size: not in the total",
                      plural(listing.without_size(), "file is held", "files are held"));
     }
-    return finish_answer(options, output, gaps, listing.empty(), complete, unreadable);
+    return finish_answer(output, gaps, listing.empty(), complete, may_match(options, answer_gaps, unreadable));
 }
 
 }  // namespace
 
-int finish_answer(const DeletedOptions& options, Output& output, const std::vector<std::string>& gaps, bool empty, bool complete, std::uint64_t unreadable) {
+bool may_match(const DeletedOptions& options, const SnapshotGaps& gaps, std::uint64_t unreadable) {
+    return gaps.undecided_names > 0 || (unreadable > 0 && !options.processes.empty());
+}
+
+int finish_answer(Output& output, const std::vector<std::string>& gaps, bool empty, bool complete, bool may_match) {
     std::string text;
     for (const std::string& gap : gaps) text += (text.empty() ? "" : "; ") + gap;
     if (!empty) {
@@ -549,7 +554,7 @@ int finish_answer(const DeletedOptions& options, Output& output, const std::vect
         return output.finish(complete ? exit_done : exit_incomplete);
     }
     spdlog::warn("nothing matched{}{}", text.empty() ? "" : "; ", text);
-    return output.finish(unreadable > 0 && !options.processes.empty() ? exit_incomplete : exit_nothing_matched);
+    return output.finish(may_match ? exit_incomplete : exit_nothing_matched);
 }
 
 int run_deleted(std::vector<std::string> arguments, Output& output) {

@@ -35,8 +35,9 @@ struct DeletedOptions {
 
 int list_libraries(const DeletedOptions& options, Output& output);
 
+// Whether what could not be read may be what was asked for: then "nothing" is no answer.
+[[nodiscard]] bool may_match(const DeletedOptions& options, const SnapshotGaps& gaps, std::uint64_t unreadable);
 // Says what is missing, and which exit code that makes.
-[[nodiscard]] int finish_answer(const DeletedOptions& options, Output& output, const std::vector<std::string>& gaps, bool empty, bool complete,
-                                std::uint64_t unreadable);
+[[nodiscard]] int finish_answer(Output& output, const std::vector<std::string>& gaps, bool empty, bool complete, bool may_match);
 
 }  // namespace fdspan::cli

@@ -26,6 +26,10 @@ std::vector<std::string> describe_gaps(const SnapshotAnswer& answer, const Proce
         }
         parts.push_back("no process has pid " + (missing.empty() ? std::to_string(gaps.missing_pids) : missing));
     }
+    if (gaps.undecided_names > 0) {
+        parts.push_back(plural(gaps.undecided_names, "mapping looks", "mappings look") +
+                        " deleted, but the links of the file could not be asked for; root or CAP_CHECKPOINT_RESTORE may help");
+    }
     if (gaps.truncated_paths > 0) parts.push_back(plural(gaps.truncated_paths, "path was", "paths were") + " too long and cut");
     if (gaps.unparsed_lines > 0) parts.push_back(plural(gaps.unparsed_lines, "line", "lines") + " of /proc could not be understood");
     return parts;
@@ -52,6 +56,7 @@ void append_gaps_json(std::string& out, const SnapshotGaps& gaps, std::uint64_t 
     gap("truncated_paths", gaps.truncated_paths);
     gap("unparsed_lines", gaps.unparsed_lines);
     gap("unstatable_references", gaps.unstatable_references);
+    gap("undecided_names", gaps.undecided_names);
     out.back() = '}';
     out += ',';
 }

@@ -148,7 +148,7 @@ int list_libraries(const DeletedOptions& options, Output& output) {
     output.flush();
     if (output.broken()) return output.finish(exit_done);
     for (const std::string& warning : stale->answer.warnings) spdlog::warn("{}", warning);
-    return finish_answer(options, output, gaps, stale->services.empty(), complete, unreadable);
+    return finish_answer(output, gaps, stale->services.empty(), complete, may_match(options, snapshot.gaps, unreadable));
 }
 
 }  // namespace fdspan::cli

@@ -233,6 +233,7 @@ ReconcileOptions Tracker::State::reconcile_options(std::vector<pid_t> who) const
 Result<Snapshot> Tracker::State::read_snapshot(const std::vector<pid_t>& who, bool census) {
     SnapshotRequest request = index_request();
     request.pids = who;
+    request.hidden = removals.has_unheld();
     return reader ? reader->read(request, census) : read_procfs_snapshot(request);
 }
 
@@ -285,7 +286,7 @@ Result<void> Tracker::State::load_bpf(Backend wanted) {
         if (!opened) return tl::unexpected(opened.error());
         tracking = std::move(*opened);
     }
-    auto own_reader = IteratorReader::open(tracking->maps());
+    auto own_reader = IteratorReader::open(tracking->maps(), SnapshotRequest().kinds, sees_last_put(tracking->backend()));
     if (!own_reader) return tl::unexpected(own_reader.error());
     reader = std::move(*own_reader);
     // The host may drop its privileges as soon as it has its tracker.
@@ -462,7 +463,7 @@ Result<void> Tracker::State::resync_with(const Snapshot& snapshot, const Reconci
     }
     ReconcileOptions with = how;
     with.removals = &removals;
-    with.releases_come = backend == Backend::trampoline || backend == Backend::kprobe;
+    with.releases_come = tracking && sees_last_put(tracking->backend());
     if (reconcile(index, snapshot, with, sink).uncertain) {
         const std::uint64_t now = boottime_now_ns();
         lossy_since_ns = now;
@@ -487,6 +488,7 @@ Result<void> Tracker::State::resync(const Sink& sink) {
     }
     full = false;
     if (auto done = resync_with(*snapshot, reconcile_options(*who), sink); !done) return done;
+    removals.relabel_hidden(*snapshot);
     removals.after_look(Removals::Looked::at_everything, began, sink);
     if (options.max_index_bytes != 0) measure();
     if (reader) {
@@ -512,13 +514,15 @@ Result<void> Tracker::State::sweep_unlinked(const Sink& sink) {
     removals.wish_is_met();
     const std::uint64_t began = boottime_now_ns();
     SnapshotRequest request;
-    request.fields = field_stat;
     request.deleted_only = true;
+    request.hidden = removals.has_unheld();
+    request.fields = request.hidden ? field_stat | field_path : field_stat;
     auto who = members();
     if (!who) return tl::unexpected(who.error());
     request.pids = std::move(*who);
     auto found = reader->read(request);
     if (!found) return tl::unexpected(found.error());
+    removals.relabel_hidden(*found);
     std::set<pid_t> holders;
     decltype(swept) now_swept;
     for (const Reference& row : found->references) {
@@ -590,8 +594,7 @@ Result<std::size_t> Tracker::State::process_bpf(const Sink& sink, std::size_t ma
     }
     if (all) removals.settle(now - std::min(now, Removals::settling_ns), counting);
     // Where the hooks see the last put, releases come by themselves.
-    const bool sees_releases = backend == Backend::trampoline || backend == Backend::kprobe;
-    const bool in_doubt = index.take_release_in_doubt() && !sees_releases;
+    const bool in_doubt = index.take_release_in_doubt() && !sees_last_put(tracking->backend());
     if ((in_doubt || removals.paths_are_stale()) && next_reconcile_ns != 0) {
         next_reconcile_ns = std::min(next_reconcile_ns, now + std::max(early_reconcile_ns, early_reconcile_share * resync_took_ns));
         removals.paths_are_mended();

@@ -966,6 +966,7 @@ Result<void> IteratorReader::give(Parcel& parcel) {
                                    {"sweep variables", bpf_map__fd(state_->sweeper->maps.bss)}}) {
         parcel.put(name, fd);
     }
+    if (state_->with_hidden) parcel.put("read hidden_files", programs.hidden_files);
     return {};
 }
 
@@ -993,6 +994,12 @@ Result<std::unique_ptr<IteratorReader>> IteratorReader::adopt(Parcel& parcel, co
         if (!fd) return tl::unexpected<Error>(fd.error());
         *target = fd->get();
         state->adopted.push_back(std::move(*fd));
+    }
+    // A backend that does not see the last put has none.
+    if (auto fd = parcel.take("read hidden_files")) {
+        programs.hidden_files = fd->get();
+        state->adopted.push_back(std::move(*fd));
+        state->with_hidden = true;
     }
     if (auto mapped = state->variables.map(variables, programs.bss); !mapped) return tl::unexpected<Error>(mapped.error());
     if (auto mapped = state->sweep_variables.map(sweep_variables, sweeps.bss); !mapped) return tl::unexpected<Error>(mapped.error());
@@ -1043,7 +1050,7 @@ Result<Snapshot> IteratorReader::read(const SnapshotRequest& request, bool censu
         const bool nobody = !asked.pids.empty() && asked.pids.back() <= 0;
         if (!nobody) {
             programs.bss->threads_seen = 0;
-            const bool hidden = state.with_hidden && asked.hidden && asked.pids.empty();
+            const bool hidden = state.with_hidden && asked.hidden;
             Result<void> done = hidden ? state.walk_hidden([&](std::string_view bytes) { return collector.take_hidden(bytes, true); }) : Result<void>();
             if (done) done = state.walk(programs.task, state.tasks, singly, take);
             // Their threads can't be told apart by the walk over one process on this kernel: pick them out of all.

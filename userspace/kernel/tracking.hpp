@@ -28,6 +28,9 @@ enum class TrackingBackend : std::uint8_t { syscall, trampoline, kprobe };
     return "?";
 }
 
+// So that what is in flight, in an io_uring or only mapped ends when it does.
+[[nodiscard]] constexpr bool sees_last_put(TrackingBackend backend) { return backend != TrackingBackend::syscall; }
+
 // Best first. What the kprobe backend sees is all, and exact, where the syscall backend has to leave some descriptors to
 // snapshots; its hooks cost more than tracepoints, which is the lesser harm. Who prefers the other can force it.
 inline constexpr TrackingBackend tracking_backends[] = {TrackingBackend::trampoline, TrackingBackend::kprobe,

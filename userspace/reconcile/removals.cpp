@@ -668,6 +668,15 @@ void Removals::after_look(Looked looked, std::uint64_t began_ns, const EventSink
     }
 }
 
+void Removals::relabel_hidden(const Snapshot& snapshot) {
+    for (const Reference& row : snapshot.hidden) {
+        const std::uint32_t number = index_.find_description(row.description_id);
+        if (number == Index::none || index_.descriptions_[number].first_ref != Index::none) continue;
+        const std::string_view path = snapshot.text(row.path);
+        if (!index_.paths_.equals(index_.descriptions_[number].path, path)) index_.set_description_path(number, index_.paths_.intern(path), false);
+    }
+}
+
 void Removals::before_close(const Record& record, const EventSink& sink) {
     const auto* const closed = std::get_if<ClosedRecord>(&record);
     const auto* const released = std::get_if<ReleasedRecord>(&record);

@@ -8,6 +8,7 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <optional>
@@ -17,6 +18,7 @@
 
 #include "base/unique_fd.hpp"
 #include "index/index.hpp"
+#include "snapshot/snapshot.hpp"
 
 namespace fdspan {
 
@@ -65,6 +67,9 @@ public:
     enum class Wish : std::uint8_t { none, whenever, soon };
     [[nodiscard]] Wish wish() const { return wish_; }
     void wish_is_met() { wish_ = Wish::none; }
+    // What is in flight has no magic link to ask; the snapshot's hidden rows tell where its name was when it went.
+    [[nodiscard]] bool has_unheld() const { return std::any_of(unheld_.begin(), unheld_.end(), [](const Unheld& one) { return one.nlink == 0; }); }
+    void relabel_hidden(const Snapshot& snapshot);
     // Every holder that a look through all processes, begun at that moment, shows is in the index now: what it could not show is in flight.
     enum class Looked : std::uint8_t { at_deleted, at_everything };
     void after_look(Looked looked, std::uint64_t began_ns, const EventSink& sink);

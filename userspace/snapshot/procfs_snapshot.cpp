@@ -597,6 +597,8 @@ private:
             if (link.ends_in_mark && loses_mark(reference.name)) path = without_mark(text);
         } else if (!look.stx && !text.empty() && link.form != LinkForm::path) {
             reference.name = NameState::nameless;
+        } else if (look.stat_failed && link.ends_in_mark && reference.dev != devices_.shm) {
+            ++out_.gaps.undecided_names;
         }
         if (request_.deleted_only && !request_.wants(reference.name)) return;
         set_class(link, reference);

@@ -21,7 +21,7 @@ struct SnapshotRequest {
     bool deleted_only = false;               // only NameState::deleted and those in also_states; the iterators filter in the kernel
     std::uint16_t also_states = 0;           // with deleted_only: bit 1 << NameState, of gone, memfd, tmpfile, shm and silly
     unsigned threads = 1;                    // that may read at once, the caller's included; they are gone when the read returns
-    bool hidden = false;                     // with deleted_only and no pids: Snapshot::hidden, where tracking is armed
+    bool hidden = false;                     // Snapshot::hidden, where tracking is armed
 
     [[nodiscard]] bool wants(RefKind kind) const { return (kinds & (1U << static_cast<unsigned>(kind))) != 0; }
     [[nodiscard]] bool wants(Field field) const { return (fields & field) != 0; }
@@ -41,6 +41,7 @@ struct SnapshotGaps {
     std::uint64_t truncated_paths = 0;       // longer than PATH_MAX, or cut by the reader
     std::uint64_t unparsed_lines = 0;        // procfs lines that no parser understood
     std::uint64_t unstatable_references = 0; // stat refused or would have blocked; the row stands without those fields
+    std::uint64_t undecided_names = 0;       // of those: whose name is gone, as the text has it, and whose links nobody may ask for
 
     SnapshotGaps& operator+=(const SnapshotGaps& more) {
         unreadable_processes += more.unreadable_processes;
@@ -49,6 +50,7 @@ struct SnapshotGaps {
         truncated_paths += more.truncated_paths;
         unparsed_lines += more.unparsed_lines;
         unstatable_references += more.unstatable_references;
+        undecided_names += more.undecided_names;
         return *this;
     }
 
@@ -65,7 +67,7 @@ struct Snapshot {
     StringTable strings;
     std::vector<Process> processes;     // ascending by pid
     std::vector<Reference> references;  // grouped by process, in no other order
-    // Descriptions of deleted files that no process shows, known from the maps of tracking only: in flight over a socket, fixed in an
+    // Descriptions of deleted files that none of the processes read shows, known from the maps of tracking only: in flight over a socket, fixed in an
     // io_uring, held by the kernel itself. Of no process.
     std::vector<Reference> hidden;
     SnapshotGaps gaps;
