@@ -85,10 +85,6 @@ struct inode {
 	struct hlist_head i_dentry;
 };
 
-struct cpumask {
-	unsigned long bits[1];
-};
-
 struct hlist_bl_node {
 	struct hlist_bl_node *next, **pprev;
 };

@@ -154,26 +154,25 @@ static __always_inline bool fdspan_tracking(void *ctx)
 
 /* ---- looking at a table ---- */
 
-/* One word of an array: as the first one of a kernel type that has some, it can be read without a helper's call. */
-static __always_inline __u64 fdspan_word_at(__u64 address)
-{
-	return FDSPAN_READ(struct cpumask, address, bits[0]);
-}
-
 static __always_inline __u64 fdspan_slot(struct files_struct *files, __s32 fd)
 {
 	struct fdtable *fdt = files->fdt;
+	__u64 file = 0;
 
 	if (fd < 0 || (__u32)fd >= fdt->max_fds)
 		return 0;
-	return fdspan_word_at((__u64)fdt->fd + fd * sizeof(__u64));
+	bpf_probe_read_kernel(&file, sizeof(file), fdt->fd + fd);
+	return file;
 }
 
 static __always_inline __u64 fdspan_open_word(struct files_struct *files, __u32 word)
 {
 	struct fdtable *fdt = files->fdt;
+	__u64 bits = 0;
 
-	return word < fdt->max_fds / FDSPAN_WORD_BITS ? fdspan_word_at((__u64)(fdt->open_fds + word)) : 0;
+	if (word < fdt->max_fds / FDSPAN_WORD_BITS)
+		bpf_probe_read_kernel(&bits, sizeof(bits), fdt->open_fds + word);
+	return bits;
 }
 
 static __always_inline __u64 fdspan_inode(__u64 file)
@@ -259,7 +258,6 @@ static __always_inline void fdspan_lost(__u64 now_ns)
 struct fdspan_walk {
 	__u64 dentry;
 	__u64 mount;
-	__u64 root; /* of the mount */
 	__u32 bytes; /* copied or needed */
 	__u32 names; /* measured */
 	__u32 longest;
@@ -271,8 +269,9 @@ struct fdspan_walk {
 static __always_inline __u64 fdspan_walk_up(struct fdspan_walk *walk)
 {
 	__u64 dentry = walk->dentry;
+	__u64 root = (__u64)FDSPAN_READ(struct mount, walk->mount, mnt.mnt_root);
 
-	if (dentry == walk->root) {
+	if (dentry == root) {
 		__u64 parent = (__u64)FDSPAN_READ(struct mount, walk->mount, mnt_parent);
 
 		if (parent == walk->mount) {
@@ -281,7 +280,6 @@ static __always_inline __u64 fdspan_walk_up(struct fdspan_walk *walk)
 		}
 		walk->dentry = (__u64)FDSPAN_READ(struct mount, walk->mount, mnt_mountpoint);
 		walk->mount = parent;
-		walk->root = (__u64)FDSPAN_READ(struct mount, parent, mnt.mnt_root);
 		return 0;
 	}
 	__u64 parent = (__u64)FDSPAN_READ(struct dentry, dentry, d_parent);
@@ -315,7 +313,6 @@ static __always_inline void fdspan_walk_from(struct fdspan_walk *walk, __u64 den
 {
 	walk->dentry = dentry;
 	walk->mount = vfsmount - bpf_core_field_offset(struct mount, mnt);
-	walk->root = (__u64)FDSPAN_READ(struct mount, walk->mount, mnt.mnt_root);
 	walk->bytes = 0;
 	walk->names = 0;
 	walk->longest = 0;
@@ -345,68 +342,31 @@ struct fdspan_place_search {
 	__u32 left;  /* bits: the tops that the path may be at or below */
 };
 
-static long fdspan_count_name(__u32 index, void *context)
-{
-	struct fdspan_walk *walk = context;
-
-	if (fdspan_walk_up(walk)) {
-		walk->names++;
-		walk->bytes = 1; /* not the first any more */
-	}
-	return walk->done != 0;
-}
-
-/* 1 or 0 without a branch: the verifier walks through every combination of those, and clang makes one of what it recognises. */
-static __always_inline __u32 fdspan_is_less(__u32 a, __u32 b)
-{
-	__u64 difference = (__u64)a - b;
-
-	barrier_var(difference);
-	return difference >> 63;
-}
-
-static __always_inline __u32 fdspan_is_set(__u64 value)
-{
-	__u64 negative = -value;
-
-	barrier_var(negative);
-	return (value | negative) >> 63;
-}
-
 static long fdspan_compare_name(__u32 index, void *context)
 {
 	struct fdspan_place_search *search = context;
-	struct fdspan_scope_files *wanted = search->wanted;
 	__u64 named = fdspan_walk_up(&search->walk);
-	__u32 concerned = 0, differs = 0;
 	char name[FDSPAN_TOP_NAME_BYTES] = {};
 	__u64 *words = (__u64 *)name;
 
 	if (!named)
 		return search->walk.done != 0;
-	search->walk.bytes = 1;
-	__u32 level = --search->depth;
-	__u32 at = level & (FDSPAN_TOP_NAMES - 1);
+	search->walk.bytes = 1; /* not the first any more */
+	__u32 at = --search->depth;
 
-	if (level >= wanted->deepest)
+	if (at >= FDSPAN_TOP_NAMES)
 		return 0;
 	__u32 length = FDSPAN_READ(struct dentry, named, d_name.len);
 
-	for (int i = 0; i < FDSPAN_MAX_TOPS; i++) {
-		concerned |= fdspan_is_less(level, wanted->top[i].depth) << i;
-		differs |= fdspan_is_set(wanted->top[i].lengths[at] ^ length) << i;
-	}
-	search->left &= ~(concerned & differs);
-	if (!search->left)
-		return 1;
-	differs = 0;
 	bpf_probe_read_kernel_str(name, sizeof(name), (void *)FDSPAN_READ(struct dentry, named, d_name.name));
 	for (int i = 0; i < FDSPAN_MAX_TOPS; i++) {
-		__u64 *begins = (__u64 *)wanted->top[i].names[at];
+		struct fdspan_top *top = &search->wanted->top[i];
+		__u64 *wanted = (__u64 *)top->names[at & (FDSPAN_TOP_NAMES - 1)];
 
-		differs |= fdspan_is_set((begins[0] ^ words[0]) | (begins[1] ^ words[1])) << i;
+		if (at < top->depth &&
+		    (top->lengths[at & (FDSPAN_TOP_NAMES - 1)] != length || wanted[0] != words[0] || wanted[1] != words[1]))
+			search->left &= ~(1U << i);
 	}
-	search->left &= ~(concerned & differs);
 	return !search->left || search->walk.done;
 }
 
@@ -434,17 +394,16 @@ __noinline int fdspan_file_in_scope(__u64 file)
 	if (!search.wanted->tops)
 		return 1;
 	fdspan_walk_start(&search.walk, file);
-	bpf_loop(FDSPAN_MAX_NAMES, fdspan_count_name, &search.walk, 0);
+	bpf_loop(FDSPAN_MAX_NAMES, fdspan_measure_name, &search.walk, 0);
 	if (!search.walk.done)
 		return 1;
-	__u32 too_deep = 0;
-
-	for (int i = 0; i < FDSPAN_MAX_TOPS; i++)
-		too_deep |= fdspan_is_less(search.walk.names, search.wanted->top[i].depth) << i;
-	search.left = ((1U << (search.wanted->tops & 15)) - 1) & ~too_deep;
+	search.depth = search.walk.names;
+	for (__u32 i = 0; i < FDSPAN_MAX_TOPS; i++) {
+		if (i < search.wanted->tops && search.wanted->top[i].depth <= search.depth)
+			search.left |= 1U << i;
+	}
 	if (!search.left)
 		return 0;
-	search.depth = search.walk.names;
 	fdspan_walk_start(&search.walk, file);
 	bpf_loop(FDSPAN_MAX_NAMES, fdspan_compare_name, &search, 0);
 	return search.left != 0;
@@ -456,18 +415,13 @@ __noinline int fdspan_file_in_scope(__u64 file)
  */
 static __always_inline bool fdspan_begin_in_scope(const struct fdspan_settings *with, __u64 file, __u64 inode, bool fresh)
 {
-	struct fdspan_description *description;
-
 	if (!(with->scope & FDSPAN_SCOPE_FILES))
 		return true;
-	description = bpf_map_lookup_elem(&descriptions, &file);
-	if (description && !fresh && description->inode == inode)
+	if (!fresh && fdspan_description_of(file, inode))
 		return true;
 	if (fdspan_file_in_scope(file))
 		return true;
-	/* A look-up takes no lock. */
-	if (description)
-		bpf_map_delete_elem(&descriptions, &file);
+	bpf_map_delete_elem(&descriptions, &file);
 	return false;
 }
 
@@ -745,7 +699,7 @@ static __always_inline void fdspan_send_closed(struct fdspan_settings *with, __u
 /*
  * A descriptor of `file` ends. Without other references (`last`) its description goes with it; with some it stays, and who
  * they are is for a snapshot to find out. `first`: it is the one that the description was made with. `remains`: what was
- * noted of its file when that may be gone. `now`: 0 has the clock read here, where there are news, because only they say when.
+ * noted of its file when that may be gone.
  */
 static __always_inline void fdspan_span_ends(__s32 fd, __u64 file, struct fdspan_description *description, bool first,
 					     bool last, const struct fdspan_remains *remains, __u64 now, enum fdspan_news news)
@@ -767,8 +721,6 @@ static __always_inline void fdspan_span_ends(__s32 fd, __u64 file, struct fdspan
 	/* With remains the file itself may be gone. */
 	if (!description && !remains && (with->scope & FDSPAN_SCOPE_FILES) && !fdspan_file_in_scope(file))
 		return;
-	if (!now)
-		now = bpf_ktime_get_boot_ns();
 	fdspan_send_closed(with, news == FDSPAN_NEWS_CLOSED ? FDSPAN_RECORD_CLOSED : FDSPAN_RECORD_RELEASED,
 			   id ?: fdspan_hide(with, file), earliest, latest, news == FDSPAN_NEWS_CLOSED ? fd : -1, last,
 			   remains ? *remains : fdspan_remains_of(fdspan_inode(file)), now);
@@ -795,8 +747,7 @@ static __always_inline void fdspan_slot_ends(__u64 table, __s32 fd, __u64 file, 
 		struct fdspan_descriptor_key key = {.table = table, .fd = fd};
 		struct fdspan_table *known = bpf_map_lookup_elem(&tables, &table);
 
-		if (bpf_map_lookup_elem(&descriptors, &key)) /* takes no lock */
-			bpf_map_delete_elem(&descriptors, &key);
+		bpf_map_delete_elem(&descriptors, &key);
 		if (known) {
 			fdspan_slot_clear(known, table, FDSPAN_SET_INHERITED, fd);
 			fdspan_slot_clear(known, table, FDSPAN_SET_PRESENT, fd);
@@ -809,9 +760,11 @@ static __always_inline void fdspan_closing(__s32 fd)
 {
 	struct files_struct *files = ((struct task_struct *)bpf_get_current_task_btf())->files;
 	__u64 file = fdspan_slot(files, fd);
+	struct fdspan_settings *with = fdspan_settings_get();
 
-	if (file)
-		fdspan_slot_ends((__u64)files, fd, file, 0, FDSPAN_NEWS_CLOSED);
+	/* Only news say when. */
+	if (file && with)
+		fdspan_slot_ends((__u64)files, fd, file, with->emit ? bpf_ktime_get_boot_ns() : 0, FDSPAN_NEWS_CLOSED);
 }
 
 /* Every descriptor of a table in [first, last]. */

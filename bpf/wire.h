@@ -134,11 +134,9 @@ struct fdspan_top {
 struct fdspan_scope_files {
 	fdspan_u32 types; /* bits by i_mode >> 12; bit 0 for what has no type */
 	fdspan_u32 tops;  /* in use; 0: files anywhere */
-	fdspan_u32 deepest; /* the largest of their depths */
-	fdspan_u32 pad;
 	struct fdspan_top top[FDSPAN_MAX_TOPS];
 };
-FDSPAN_ASSERT_SIZE(struct fdspan_scope_files, 2640);
+FDSPAN_ASSERT_SIZE(struct fdspan_scope_files, 2632);
 
 /* What a syscall is to the syscall backend; at its entry and its exit it may be different things. From UNLINK on they remove names. */
 enum fdspan_call {

@@ -190,7 +190,6 @@ bool make_file_sieve(const TrackingOptions& options, fdspan_scope_files& sieve) 
                 path.copy(top.names[top.depth++], std::min<std::size_t>(end - at, FDSPAN_TOP_NAME_BYTES - 1), at);
                 at = end + 1;
             }
-            sieve.deepest = std::max(sieve.deepest, top.depth);
         }
     }
     return sieve.types != 0xffff || sieve.tops != 0;
