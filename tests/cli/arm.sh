@@ -42,4 +42,26 @@ expect_code 0 "disarm again"
 grep -q '^Not armed' "$work/out" || fail "disarm again says so: $(cat "$work/out")"
 run ls -p "$holder" --json
 jq_check '.armed | not' "not armed any more"
+
+# Where anybody may put pins, root takes the directory.
+pins=/sys/fs/bpf/fdspan
+mkdir -m 0777 "$pins"
+chown 65534 "$pins"
+run arm
+expect_code 0 "arm in a directory of somebody else's"
+[ "$(stat -c '%a %u' "$pins")" = "700 0" ] || fail "it stays $(stat -c '%a %u' "$pins")"
+
+# What an older fdspan armed lies one directory higher: found there, not armed twice, and disarmed, together with what it left staged.
+exec 7</dev/null
+find "$pins/armed" -type f -exec mv -t "$pins" {} +
+rmdir "$pins/armed"
+mkdir "${pins}_staging"
+mv "$(find "$pins" -name 'link_*' | head -n 1)" "${pins}_staging/"
+run arm
+grep -q '^Already armed' "$work/out" || fail "armed beside an older fdspan's: $(cat "$work/out" "$work/err")"
+run ls -p $$ --fd 7 --json
+jq_check '.armed and .references[0].opened.source == "kernel"' "its times are shown"
+run disarm
+grep -q '^Disarmed' "$work/out" || fail "disarm: $(cat "$work/out" "$work/err")"
+[ -z "$(find /sys/fs/bpf -maxdepth 1 -name 'fdspan*')" ] || fail "disarm leaves $(find /sys/fs/bpf -maxdepth 1 -name 'fdspan*')"
 finish

@@ -4,7 +4,7 @@
 exec 8>/tmp/fdspan-arm.lock
 flock 8
 was_armed=no
-[ -d /sys/fs/bpf/fdspan ] && was_armed=yes
+[ -d /sys/fs/bpf/fdspan/armed ] && was_armed=yes
 python3 - "$BIN/fdspand" "$FDSPAN" "$work" "${FDSPAN_KILLS:-20}" >"$work/out" 2>"$work/err" <<'PY'
 import json, os, random, sqlite3, subprocess, sys, threading, time
 fdspand, fdspan, work, kills = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])

@@ -6,8 +6,8 @@
 command -v bpftool >/dev/null || { echo "FAILED: bpftool is missing" >&2; exit 1; }
 exec 8>/tmp/fdspan-arm.lock
 flock 8
-[ -d /sys/fs/bpf/fdspan ] && { echo "tracking is armed on this machine"; exit 77; }
-pins=/sys/fs/bpf/fdspan
+[ -d /sys/fs/bpf/fdspan/armed ] && { echo "tracking is armed on this machine"; exit 77; }
+pins=/sys/fs/bpf/fdspan/armed
 # The program behind a pinned link: as long as it is the same, nobody has pinned anew.
 stamping() { bpftool -j link show pinned "$pins/link_fdspan_fork" | jq .prog_id; }
 setting() { # BYTE

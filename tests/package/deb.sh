@@ -36,6 +36,9 @@ done
 inside /usr/sbin/fdspand --config /usr/share/doc/fdspan/examples/fdspand.json --check-config
 expect_code 0 "the example is good"
 
+inside usermod -aG fdspan nobody
+expect_code 0 "its group takes members"
+
 # As the unit starts it: its program, its user, its capabilities.
 unit=$system/usr/lib/systemd/system/fdspand.service
 program=$(sed -n 's/^ExecStart=//p' "$unit")
@@ -76,16 +79,19 @@ kill -KILL "$daemon"
 wait "$daemon" 2>/dev/null
 start
 eventually_exact "and after the daemon was killed"
+grep beside "$work/daemon.err" && fail "it takes over what it pinned itself"
 kill -TERM "$daemon"
 wait "$daemon"
 code=$?
 expect_code 0 "it ends by SIGTERM"
 [ -s "$system/var/lib/fdspan/events.db" ] || fail "its log"
-[ -d "$system/sys/fs/bpf/fdspan" ] || fail "tracking stays armed without it"
+[ -d "$system/sys/fs/bpf/fdspan/armed" ] || fail "tracking stays armed without it"
 
 inside dpkg --purge fdspan
 expect_code 0 "dpkg --purge: $(tail -3 "$work/err")"
 inside getent passwd fdspan
 [ "$code" -ne 0 ] || fail "its user is left"
+inside getent group fdspan
+[ "$code" -ne 0 ] || fail "its group is left: $(cat "$work/out")"
 traces | diff "$work/before" - >"$work/diff" || fail "a purge leaves: $(cat "$work/diff")"
 finish

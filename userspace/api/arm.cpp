@@ -17,8 +17,10 @@
 namespace fdspan {
 namespace {
 
-// bpffs refuses names with a dot (kernel/bpf/inode.c, bpf_lookup).
-constexpr const char* staging_directory = "/sys/fs/bpf/fdspan_staging";
+// Beside pin_directory, because a service may see their parent as a mount of its own, and nothing is renamed from one mount into another.
+constexpr const char* staging_directory = "/sys/fs/bpf/fdspan/staging";
+// Where an older fdspan staged; what it armed lies in pin_parent_directory itself.
+constexpr const char* older_staging_directory = "/sys/fs/bpf/fdspan_staging";
 
 Result<void> require_bpffs() {
     struct statfs info {};
@@ -29,14 +31,15 @@ Result<void> require_bpffs() {
     return {};
 }
 
-// Removes a directory of pins; links first, so that nothing stamps into maps that are half gone.
+// Removes the pins in a directory; links first, so that nothing stamps into maps that are half gone. True: there were some.
 Result<bool> remove_pins(const char* path) {
     const UniqueFd parent(::open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
     if (!parent.valid()) {
         if (errno == ENOENT) return false;
         return fail_errno(errno, std::string("open ") + path);
     }
-    for (const char* const prefix : {"link_", "map_"}) {
+    bool removed = false;
+    for (const char* const prefix : {"link_", "prog_", "map_"}) {
         const int listing = ::openat(parent.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (listing < 0) return fail_errno(errno, std::string("open ") + path);
         std::unique_ptr<DIR, int (*)(DIR*)> directory(::fdopendir(listing), ::closedir);
@@ -49,11 +52,34 @@ Result<bool> remove_pins(const char* path) {
             if (::unlinkat(parent.get(), name.c_str(), 0) != 0) {
                 return fail_errno(errno, std::string("remove ") + path + "/" + name);
             }
+            removed = true;
         }
     }
-    if (::rmdir(path) != 0) return fail_errno(errno, std::string("remove ") + path);
-    return true;
+    return removed;
 }
+
+Result<bool> remove_pin_directory(const char* path) {
+    auto removed = remove_pins(path);
+    if (removed && ::rmdir(path) != 0 && errno != ENOENT) return fail_errno(errno, std::string("remove ") + path);
+    return removed;
+}
+
+// Whoever may write in the parent could put pins of their own in place of ours.
+Result<void> make_parent() {
+    if (::mkdir(pin_parent_directory, 0700) == 0) return {};
+    if (errno != EEXIST) return fail_errno(errno, std::string("make ") + pin_parent_directory);
+    const UniqueFd parent(::open(pin_parent_directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
+    struct stat status {};
+    if (!parent.valid() || ::fstat(parent.get(), &status) != 0) return fail_errno(errno, std::string("open ") + pin_parent_directory);
+    const bool others_write = (status.st_mode & (S_IWGRP | S_IWOTH)) != 0;
+    if (!others_write && (status.st_uid == 0 || status.st_uid == ::geteuid())) return {};
+    // It may be the service's, which made it before root armed.
+    if (::geteuid() == 0 && ::fchown(parent.get(), 0, 0) == 0 && ::fchmod(parent.get(), 0700) == 0) return {};
+    return fail(EPERM, std::string(pin_parent_directory) + " is another user's or can be written by others: remove it (rmdir) as root");
+}
+
+// Not an error: it is a mount of its own, as the service sees it, or somebody's other things are in it.
+void leave_parent() { (void)::rmdir(pin_parent_directory); }
 
 }  // namespace
 
@@ -66,17 +92,28 @@ Result<UniqueFd> lock_arming() {
     return directory;
 }
 
+const char* pinned_directory() {
+    struct stat status {};
+    const std::string older_pin = std::string(pin_parent_directory) + "/map_settings";
+    return ::lstat(older_pin.c_str(), &status) == 0 ? pin_parent_directory : pin_directory;
+}
+
 Result<void> pin_armed(Tracking& tracking) {
+    auto staged = make_parent();
+    if (!staged) return staged;
     // What a killed predecessor left.
     for (const char* const leftover : {staging_directory, pin_directory}) {
-        if (auto done = remove_pins(leftover); !done) return tl::unexpected(done.error());
+        if (auto done = remove_pin_directory(leftover); !done) return tl::unexpected(done.error());
     }
     // Under its name last and at once: whoever is killed before leaves nothing armed.
-    auto staged = tracking.pin(staging_directory);
+    staged = tracking.pin(staging_directory);
     if (staged && ::rename(staging_directory, pin_directory) != 0) {
         staged = fail_errno(errno, std::string("rename ") + staging_directory);
     }
-    if (!staged) (void)remove_pins(staging_directory);
+    if (!staged) {
+        (void)remove_pin_directory(staging_directory);
+        leave_parent();
+    }
     return staged;
 }
 
@@ -88,7 +125,7 @@ Result<ArmReport> arm(const ArmOptions& options) {
     if (!lock) return tl::unexpected(lock.error());
 
     ArmReport report;
-    auto pinned = PinnedTracking::open(pin_directory);
+    auto pinned = PinnedTracking::open(pinned_directory());
     if (!pinned) return tl::unexpected(pinned.error());
     if (*pinned) {
         report.already_armed = true;
@@ -135,12 +172,19 @@ Result<ArmReport> arm(const ArmOptions& options) {
 Result<bool> disarm() {
     auto lock = lock_arming();
     if (!lock) return tl::unexpected(lock.error());
-    if (auto leftover = remove_pins(staging_directory); !leftover) return leftover;
-    return remove_pins(pin_directory);
+    for (const char* const leftover : {staging_directory, older_staging_directory}) {
+        if (auto done = remove_pin_directory(leftover); !done) return done;
+    }
+    auto armed = remove_pin_directory(pin_directory);
+    if (!armed) return armed;
+    auto older = remove_pins(pin_parent_directory);
+    if (!older) return older;
+    leave_parent();
+    return *armed || *older;
 }
 
 Result<std::optional<ArmedState>> armed_state() {
-    auto pinned = PinnedTracking::open(pin_directory);
+    auto pinned = PinnedTracking::open(pinned_directory());
     if (!pinned) return tl::unexpected(pinned.error());
     if (!*pinned) return std::optional<ArmedState>{};
     ArmedState state;

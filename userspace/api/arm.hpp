@@ -14,7 +14,9 @@
 namespace fdspan {
 
 inline constexpr const char* bpffs_directory = "/sys/fs/bpf";
-inline constexpr const char* pin_directory = "/sys/fs/bpf/fdspan";
+// Its parent is a directory of its own, so that a service can be given that and nothing else of bpffs.
+inline constexpr const char* pin_parent_directory = "/sys/fs/bpf/fdspan";
+inline constexpr const char* pin_directory = "/sys/fs/bpf/fdspan/armed";
 
 struct ArmOptions {
     Backend backend = Backend::automatic;
@@ -44,6 +46,9 @@ struct ArmedState {
 // Needs root or CAP_BPF+CAP_PERFMON+CAP_SYS_RESOURCE…, and a mounted bpffs. Leaves no process behind. All or nothing: on
 // failure no pin is left.
 [[nodiscard]] Result<ArmReport> arm(const ArmOptions& options);
+
+// Where something is pinned: pin_directory, or its parent, where an older fdspan pinned.
+[[nodiscard]] const char* pinned_directory();
 
 // One at a time arms, disarms, or opens a tracker that is pinned: whoever holds this. Needs a mounted bpffs.
 [[nodiscard]] Result<UniqueFd> lock_arming();

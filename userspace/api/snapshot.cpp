@@ -33,7 +33,7 @@ Result<SnapshotAnswer> take_snapshot(const SnapshotRequest& request, Backend bac
     const bool forced = backend != Backend::automatic;
     std::vector<std::string> warnings;
     // An unprivileged caller can't see whether anything is pinned; that is not worth a word, the missing BPF is.
-    auto pinned = PinnedTracking::open(pin_directory);
+    auto pinned = PinnedTracking::open(pinned_directory());
     if (!pinned && (forced || (pinned.error().code != EACCES && pinned.error().code != EPERM))) {
         if (forced) return tl::unexpected(pinned.error());
         warnings.push_back(pinned.error().message);

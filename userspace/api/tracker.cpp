@@ -262,12 +262,13 @@ Result<void> Tracker::State::load_bpf(Backend wanted) {
         else warnings.push_back(not_pinned + locked.error().message);
     }
     // What armed tracking knows exactly stays exact here: same ids, and its snapshot goes into the index first.
-    auto found = PinnedTracking::open(pin_directory);
+    const char* const directory = pinned_directory();
+    auto found = PinnedTracking::open(directory);
     if (!found) warnings.push_back(found.error().message);
     else armed = std::move(*found);
     const bool may_share = armed && (wanted == Backend::automatic || tracking_backend_of(wanted) == armed->backend());
     if (may_share && arming.valid()) {
-        auto taken = Tracking::take_over(pin_directory);
+        auto taken = Tracking::take_over(directory);
         if (taken) {
             tracking = std::move(*taken);
             armed.reset();

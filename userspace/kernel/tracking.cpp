@@ -16,7 +16,6 @@
 #include <atomic>
 #include <cstring>
 #include <fstream>
-#include <set>
 
 #include "base/clock.hpp"
 #include "base/file_mode.hpp"
@@ -123,12 +122,6 @@ std::uint64_t missed_by_program(int program) {
     return bpf_obj_get_info_by_fd(program, &info, &info_bytes) == 0 ? info.recursion_misses : 0;
 }
 
-std::uint32_t program_of_link(int link) {
-    bpf_link_info info{};
-    std::uint32_t info_bytes = sizeof(info);
-    return bpf_obj_get_info_by_fd(link, &info, &info_bytes) == 0 ? info.prog_id : 0;
-}
-
 // Does this kernel preempt tasks that run in it? uname(2) says PREEMPT, PREEMPT_RT or PREEMPT_DYNAMIC; with that last one the command
 // line decides, or the build. debugfs has the answer: "none voluntary (full)". Whoever can't look there takes it for granted.
 bool kernel_preempts() {
@@ -149,6 +142,8 @@ TrackingBackend backend_of(const fdspan_settings& settings) {
 }
 
 constexpr std::string_view link_prefix = "link_";
+// Pinned beside their links, because only CAP_SYS_ADMIN opens a program by its number.
+constexpr std::string_view program_prefix = "prog_";
 constexpr std::uint32_t max_scope_processes = 65536;
 constexpr unsigned loading_descriptors = 80;  // what loading and attaching takes at the most
 
@@ -214,6 +209,21 @@ Result<UniqueFd> lock_pins(const std::string& directory) {
         return errno == EWOULDBLOCK ? fail(EBUSY, "another process reads what is pinned in " + directory) : fail_errno(errno, "lock " + directory);
     }
     return lock;
+}
+
+Result<std::vector<UniqueFd>> open_pins(const std::string& directory, std::string_view prefix) {
+    const std::unique_ptr<DIR, int (*)(DIR*)> listing(::opendir(directory.c_str()), ::closedir);
+    if (!listing) return fail_errno(errno, "list " + directory);
+    std::vector<UniqueFd> opened;
+    while (const dirent* const entry = ::readdir(listing.get())) {
+        if (!std::string_view(entry->d_name).starts_with(prefix)) continue;
+        const std::string path = directory + "/" + entry->d_name;
+        UniqueFd pin(bpf_obj_get(path.c_str()));
+        if (!pin.valid() && errno == ENOENT) continue;  // a disarm came between
+        if (!pin.valid()) return fail_errno(errno, "open " + path);
+        opened.push_back(std::move(pin));
+    }
+    return opened;
 }
 
 }  // namespace
@@ -792,6 +802,10 @@ Result<void> Tracking::pin(const std::string& directory) {
         const std::string path = directory + "/" + std::string(link_prefix) + state_->link_names[i];
         if (bpf_obj_pin(state_->links[i].get(), path.c_str()) != 0) return fail_errno(errno, "pin " + path);
     }
+    for (std::size_t i = 0; i < state_->programs.size(); ++i) {
+        const std::string path = directory + "/" + std::string(program_prefix) + std::to_string(i);
+        if (bpf_obj_pin(state_->programs[i], path.c_str()) != 0) return fail_errno(errno, "pin " + path);
+    }
     return {};
 }
 
@@ -811,22 +825,13 @@ Result<std::unique_ptr<Tracking>> Tracking::take_over(const std::string& directo
         if (!map) return tl::unexpected(map.error());
         parcel.own(name, std::move(*map));
     }
-    const std::unique_ptr<DIR, int (*)(DIR*)> listing(::opendir(directory.c_str()), ::closedir);
-    if (!listing) return fail_errno(errno, "list " + directory);
-    std::set<std::uint32_t> programs;
-    while (const dirent* const entry = ::readdir(listing.get())) {
-        if (!std::string_view(entry->d_name).starts_with(link_prefix)) continue;
-        auto link = get(entry->d_name);
-        if (!link) return tl::unexpected(link.error());
-        if (const std::uint32_t id = program_of_link(link->get()); id != 0 && programs.insert(id).second) {
-            UniqueFd program(bpf_prog_get_fd_by_id(id));
-            if (!program.valid()) return fail_errno(errno, "open a pinned program");
-            parcel.own("program", std::move(program));
-        }
-        parcel.own("link", std::move(*link));
+    for (const auto& [name, prefix] : {std::pair("link", link_prefix), std::pair("program", program_prefix)}) {
+        auto pins = open_pins(directory, prefix);
+        if (!pins) return tl::unexpected(pins.error());
+        for (UniqueFd& pin : *pins) parcel.own(name, std::move(pin));
     }
     if (auto done = state->adopt(parcel); !done) return tl::unexpected(done.error());
-    if (state->settings.data->build != build_of(hooks_of(state->options.backend))) {
+    if (state->programs.empty() || state->settings.data->build != build_of(hooks_of(state->options.backend))) {
         return fail(EPROTO, "what is pinned in " + directory + " was pinned by another build of fdspan");
     }
     state->pins = std::move(*lock);
@@ -888,17 +893,9 @@ TimeMaps PinnedTracking::maps() const {
 Result<TrackingCounters> PinnedTracking::counters() const {
     auto counters = read_counters(counters_.get());
     if (!counters) return counters;
-    const std::unique_ptr<DIR, int (*)(DIR*)> pins(::opendir(directory_.c_str()), ::closedir);
-    if (!pins) return fail_errno(errno, "list " + directory_);
-    std::set<std::uint32_t> seen;
-    while (const dirent* const entry = ::readdir(pins.get())) {
-        if (!std::string_view(entry->d_name).starts_with(link_prefix)) continue;
-        const UniqueFd link(bpf_obj_get((directory_ + "/" + entry->d_name).c_str()));
-        const std::uint32_t id = link.valid() ? program_of_link(link.get()) : 0;
-        if (id == 0 || !seen.insert(id).second) continue;  // many tracepoints share a program
-        const UniqueFd program(bpf_prog_get_fd_by_id(id));
-        if (program.valid()) counters->missed += missed_by_program(program.get());
-    }
+    auto programs = open_pins(directory_, program_prefix);
+    if (!programs) return tl::unexpected(programs.error());
+    for (const UniqueFd& program : *programs) counters->missed += missed_by_program(program.get());
     return counters;
 }
 
