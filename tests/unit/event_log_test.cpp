@@ -458,7 +458,7 @@ TEST_CASE("every question has the answer that looking at each row gives, and is 
     std::mt19937_64 random(7);
     const auto pick = [&](std::uint64_t bound) { return random() % bound; };
     const char* const dirs[] = {"/var/log/", "/var/log/nginx/", "/srv/", "/tmp/", "/var/logs/", ""};
-    const char* const endings[] = {".log", ".log", ".log", "", "", "\"'.c", "\xff.log", " (deleted)", "-long-name"};
+    const char* const endings[] = {".log", ".log", ".log", "", "", "\"'.c", "\xff.log", " (deleted)", "-long-name", "-\u00fc", "\u6587\u4ef6\u540d", "-\xc3\xbc\xbc", "-\xe6\x96", "-\ufffe"};
     const std::uint64_t now = boottime_now_ns();
     std::vector<LogRow> rows;
     for (int number = 0; number < 4000; ++number) {
@@ -491,7 +491,10 @@ TEST_CASE("every question has the answer that looking at each row gives, and is 
 
     const char* const globs[] = {"/var/log/*", "/var/log/f*", "/var/*/f1?.log", "/var/lo?/f?2.log", "/var/log?f1?", "/*/f?f?.log", "/*/g12?log", "*.log", "/srv/f7.log", "/srv/f7", "/nowhere/*", "f*", "*", "/tmp/[fg]1*", "/var/log\\*",
                                  "*.c", "*\"'.c", "*g7*", "*/log*", "*/log/*", "*ng*x*1?", "*f12.log", "*/f12.log", "*[gf]12.log", "*-long*", "*-long-name", "*\xff.log", "?srv?f?", "/\?\?\?/f?", "*deleted)", "/tmp/*1?(*",
-                                 "/srv/f7\"'.c", "*o*/*", "**", "*/*/*/f?.log", "/v*log/f*.log", "*lo?/g1*", "\?\?", "*?", "*[!x]"};
+                                 "/srv/f7\"'.c", "*o*/*", "**", "*/*/*/f?.log", "/v*log/f*.log", "*lo?/g1*", "\?\?", "*?", "*[!x]",
+                                 "*g*", "*~", "*.o", "*d)", "*7", "*9.*", "*z*", "*\"*", "*\xff*", "*/g[12]*", "/tmp/f[13]\?.log", "*g[79]?[0-9]*", "*[g]29[!7]*", "*[]x]g1*", "*/[fg][19]", "*[",
+                                 "*\\g1*", "*[[:digit:]].log", "*g1[", "/srv[/x]g1*", "/srv[!x]g2?*", "?[s]rv?*7*", "*\\",
+                                 "*\u00fc*", "*-\u00fc", "*\u4ef6*", "*\u6587\u4ef6\u540d", "*\u4ef6\u540d*", "/tmp/f*\u6587*\u540d", "*\xbc*", "*\xe6*", "*\ufffe", "*\u00e9*", "/srv/*[\u00fc]*"};
     std::size_t nonempty = 0;
     // Every way there is, however few rows there are to go it for.
     std::vector<LogReader> readers;
@@ -500,7 +503,7 @@ TEST_CASE("every question has the answer that looking at each row gives, and is 
         REQUIRE(opened);
         readers.push_back(std::move(*opened));
     }
-    for (int round = 0; round < 200; ++round) {
+    for (int round = 0; round < 400; ++round) {
         LogQuery query;
         if (pick(3) == 0) query.since_ns = all[pick(all.size())].time_ns;
         if (pick(4) == 0) query.until_ns = all[pick(all.size())].time_ns;

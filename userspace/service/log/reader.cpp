@@ -19,6 +19,9 @@ constexpr std::size_t max_dirs_looked_at = 200000;
 // Of what fts5 could be asked about a name, and of what it is.
 constexpr std::size_t max_grams = 32;
 constexpr std::size_t asked_terms = 3;
+// Brackets are written out up to these bounds.
+constexpr std::size_t max_choices = 10;
+constexpr std::size_t max_variants = 32;
 
 constexpr std::int64_t far_past = std::numeric_limits<std::int64_t>::min();
 constexpr std::int64_t far_future = std::numeric_limits<std::int64_t>::max();
@@ -96,71 +99,186 @@ bool glob_matches(const std::string& glob, const std::string& path) {
     return ::fnmatch(glob.c_str(), path.c_str(), 0) == 0;
 }
 
-// What fts5 is asked, one after the other: a name has all terms of one of them.
-using NameTerms = std::vector<std::string>;
+// What fts5 is asked, one after the other: a name has all `terms` of one of them or, where nothing so long is known of it, some term that
+// begins so.
+struct NameQuestion {
+    std::vector<std::string> terms;
+    std::string beginning;
+};
 
-// Adds what stands in name_grams of a text: any three characters in a row. Those that are not ASCII are left out, the rest tells enough.
-void add_grams(NameTerms& terms, std::string_view text) {
-    for (std::size_t at = 0; at + 3 <= text.size() && terms.size() < max_grams; ++at) {
-        const std::string_view gram = text.substr(at, 3);
-        if (std::any_of(gram.begin(), gram.end(), [](char byte) { return static_cast<unsigned char>(byte) >= 0x80; })) continue;
-        std::string term = "\"";
-        for (const char byte : gram) term.append(byte == '"' ? 2 : 1, byte);
-        term += '"';
-        if (std::find(terms.begin(), terms.end(), term) == terms.end()) terms.push_back(term);
+// A pattern taken apart. `one` is a question mark or brackets; of those that are a short list of characters, with its choices.
+struct Token {
+    enum class Kind { literal, one, many } kind;
+    char byte = 0;
+    std::string choices;
+};
+
+// Where the brackets that begin at `at` end; at the end of the pattern: nowhere, so that they are literal. Nothing: with what is in them,
+// it is better not guessed.
+std::optional<std::size_t> end_of_brackets(const std::string& glob, std::size_t at) {
+    std::size_t end = at + 1;
+    if (end < glob.size() && (glob[end] == '!' || glob[end] == '^')) ++end;
+    for (bool first = true; end < glob.size(); ++end, first = false) {
+        if (glob[end] == ']' && !first) return end;
+        if (glob[end] == '\\' || (glob[end] == '[' && end + 1 < glob.size() && std::string_view(":=.").find(glob[end + 1]) != std::string_view::npos)) {
+            return std::nullopt;
+        }
+    }
+    return end;
+}
+
+std::optional<std::vector<Token>> tokens_of(const std::string& glob) {
+    std::vector<Token> tokens;
+    for (std::size_t at = 0; at < glob.size(); ++at) {
+        Token token{Token::Kind::literal, glob[at], {}};
+        if (glob[at] == '*') {
+            token.kind = Token::Kind::many;
+        } else if (glob[at] == '?') {
+            token.kind = Token::Kind::one;
+        } else if (glob[at] == '\\') {
+            if (++at == glob.size()) return std::nullopt;
+            token.byte = glob[at];
+        } else if (glob[at] == '[') {
+            const auto end = end_of_brackets(glob, at);
+            if (!end) return std::nullopt;
+            if (*end < glob.size()) {
+                token.kind = Token::Kind::one;
+                token.choices = glob.substr(at + 1, *end - at - 1);
+                at = *end;
+                const auto is_alphanumeric = [](char byte) { return (byte >= '0' && byte <= '9') || ((byte | 0x20) >= 'a' && (byte | 0x20) <= 'z'); };
+                if (token.choices.size() > max_choices || !std::all_of(token.choices.begin(), token.choices.end(), is_alphanumeric)) token.choices.clear();
+            }
+        }
+        tokens.push_back(std::move(token));
+    }
+    return tokens;
+}
+
+// The first bytes that are characters of UTF-8, one each; a byte that begins none ends it.
+std::vector<std::string_view> characters_of(std::string_view text) {
+    std::vector<std::string_view> characters;
+    while (!text.empty()) {
+        const auto first = static_cast<unsigned char>(text.front());
+        const std::size_t bytes = first < 0x80 ? 1 : first < 0xc2 || first > 0xf4 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+        if (bytes == 0 || bytes > text.size() || !std::all_of(text.begin() + 1, text.begin() + bytes, is_continuation)) break;
+        characters.push_back(text.substr(0, bytes));
+        text.remove_prefix(bytes);
+    }
+    return characters;
+}
+
+// What else than ASCII a name has, fts5 knows of those alone that are UTF-8.
+std::string unknown_term() {
+    const std::string unknown = name_length_unknown();
+    return "\"/" + unknown + unknown + "\"";
+}
+
+bool is_ascii(std::string_view text) {
+    return std::none_of(text.begin(), text.end(), [](char byte) { return static_cast<unsigned char>(byte) >= 0x80; });
+}
+
+// Below the surrogates nothing is replaced by another character.
+bool is_plain(std::string_view character) { return character.size() < 3 || (character.size() == 3 && character < "\xed\xa0\x80"); }
+
+// Adds what stands in name_grams of a text: any three characters in a row.
+void add_grams(NameQuestion& question, std::string_view text) {
+    std::vector<std::string>& terms = question.terms;
+    while (!text.empty()) {
+        const std::vector<std::string_view> characters = characters_of(text);
+        for (std::size_t at = 0; at < characters.size(); ++at) {
+            if (at + 3 <= characters.size() && terms.size() < max_grams) {
+                std::string term = "\"", gram;
+                for (std::size_t next = at; next < at + 3; ++next) {
+                    gram += characters[next];
+                    term += characters[next] == "\"" ? "\"\"" : characters[next];
+                }
+                term += '"';
+                if (!is_ascii(gram)) term = "(" + term + " OR " + unknown_term() + ")";
+                if (std::find(terms.begin(), terms.end(), term) == terms.end()) terms.push_back(term);
+            }
+            // At least two characters follow in the text of a name, wherever this stands: it begins a term.
+            std::string beginning;
+            for (std::size_t next = at; next < std::min(at + 2, characters.size()) && is_plain(characters[next]); ++next) beginning += characters[next];
+            if (beginning.size() > question.beginning.size()) question.beginning = beginning;
+        }
+        const std::size_t known = characters.empty() ? 0 : static_cast<std::size_t>(characters.back().data() + characters.back().size() - text.data());
+        text.remove_prefix(std::min(known + 1, text.size()));
     }
 }
 
-// For names of literals and question marks alone: how they begin, what is between, and how many characters they have.
-NameTerms terms_of_component(std::string_view component) {
-    NameTerms terms;
-    const std::string text = "/" + std::string(component) + "/";
+// The question for names that begin (or not: after a star) and end (or not: before one) with these tokens, if there is one.
+std::optional<NameQuestion> question_of(const std::vector<Token>& tokens, bool begins, bool ends) {
+    NameQuestion question;
+    std::string text(begins ? "/" : "");
     std::size_t characters = 0;
-    for (const char byte : component) characters += is_continuation(byte) ? 0 : 1;
-    for (std::size_t begin = 0; begin <= text.size();) {
-        const std::size_t end = std::min(text.find('?', begin), text.size());
-        add_grams(terms, std::string_view(text).substr(begin, end - begin));
-        begin = end + 1;
+    bool counted = begins && ends;
+    for (const Token& token : tokens) {
+        if (token.kind == Token::Kind::literal) {
+            text += token.byte;
+            characters += is_continuation(token.byte) ? 0 : 1;
+            continue;
+        }
+        add_grams(question, text);
+        text.clear();
+        ++characters;
+        counted = counted && token.kind == Token::Kind::one;
     }
-    const std::string mark = name_length_mark(characters), unknown = name_length_unknown();
-    terms.push_back("(\"/" + mark + mark + "\" OR \"/" + unknown + unknown + "\")");
-    return terms;
+    if (ends) text += '/';
+    add_grams(question, text);
+    if (counted) {
+        const std::string mark = name_length_mark(characters);
+        question.terms.push_back("(\"/" + mark + mark + "\" OR " + unknown_term() + ")");
+    }
+    // A slash alone is in all of them.
+    if (question.terms.empty() && (question.beginning.empty() || question.beginning == "/")) return std::nullopt;
+    return question;
 }
 
 // What fts5 can be asked for the last names of the matching paths that lie in no directory of which everything matches. None: there are
 // no such names. Nothing: it can't be asked for them.
-std::optional<std::vector<NameTerms>> name_questions(const std::string& glob) {
-    const bool simple = glob.find_first_of("[\\") == std::string::npos;
-    const std::size_t slash = glob.rfind('/');
-    const std::string last = slash == std::string::npos ? glob : glob.substr(slash + 1);
-    std::vector<NameTerms> questions;
-    if (simple && last.find('*') == std::string::npos) {
-        questions.push_back(terms_of_component(last));
-        // A question mark may stand for the slash before the name.
-        for (std::size_t at = last.find('?'); at != std::string::npos; at = last.find('?', at + 1)) {
-            questions.push_back(terms_of_component(std::string_view(last).substr(at + 1)));
+std::optional<std::vector<NameQuestion>> name_questions(const std::string& glob) {
+    auto tokens = tokens_of(glob);
+    if (!tokens) return std::nullopt;
+    const auto is_many = [](const Token& token) { return token.kind == Token::Kind::many; };
+    const bool ends = tokens->empty() || !is_many(tokens->back());
+    while (!tokens->empty() && is_many(tokens->back())) tokens->pop_back();
+    const auto is_slash = [](const Token& token) { return token.kind == Token::Kind::literal && token.byte == '/'; };
+    tokens->erase(tokens->begin(), std::find_if(tokens->rbegin(), tokens->rend(), is_slash).base());
+
+    // Brackets with few choices: a pattern each, so that what is around them is known without a gap.
+    std::vector<std::vector<Token>> variants{std::move(*tokens)};
+    for (std::size_t at = 0; at < variants.front().size(); ++at) {
+        const std::string choices = variants.front()[at].choices;
+        if (choices.empty() || variants.size() * choices.size() > max_variants) continue;
+        std::vector<std::vector<Token>> more;
+        for (const std::vector<Token>& variant : variants) {
+            for (const char choice : choices) {
+                more.push_back(variant);
+                more.back()[at] = {Token::Kind::literal, choice, {}};
+            }
         }
-        return questions;
+        variants = std::move(more);
     }
-    std::string_view text = glob;
-    const bool open_end = text.ends_with('*');
-    if (open_end) {
-        // In a backslash and a star, or brackets around one, there may be less of an open end than it seems.
-        if (!simple) return std::nullopt;
-        while (text.ends_with('*')) text.remove_suffix(1);
+
+    std::vector<NameQuestion> questions;
+    for (const std::vector<Token>& variant : variants) {
+        // The slash before the name is the last of the pattern, or what stands for it: its last star, a question mark or brackets after that.
+        const auto star = std::find_if(variant.rbegin(), variant.rend(), is_many).base();
+        for (auto at = star;; ++at) {
+            const std::vector<Token> rest(at, variant.end());
+            const bool after_star = at == star && star != variant.begin();
+            // Of a directory that ends there, everything matches.
+            if (ends || !rest.empty()) {
+                auto question = question_of(rest, !after_star, ends);
+                if (!question) return std::nullopt;
+                const bool in_utf8_only = question->terms.empty() && !is_ascii(question->beginning);
+                questions.push_back(std::move(*question));
+                if (in_utf8_only) questions.push_back({{unknown_term()}, {}});
+            }
+            at = std::find_if(at, variant.end(), [](const Token& token) { return token.kind == Token::Kind::one; });
+            if (at == variant.end()) break;
+        }
     }
-    // What follows the last wildcard is in the name, as far as no slash comes after it.
-    const std::size_t special = text.find_last_of("*?[]\\");
-    const std::string_view literal = special == std::string_view::npos ? text : text.substr(special + 1);
-    const std::size_t bound = literal.rfind('/');
-    if (open_end && !literal.empty() && bound == literal.size() - 1) return questions;
-    const bool begins = bound != std::string_view::npos || special == std::string_view::npos;
-    std::string known = begins ? "/" : "";
-    known += bound == std::string_view::npos ? literal : literal.substr(bound + 1);
-    if (!open_end) known += "/";
-    questions.emplace_back();
-    add_grams(questions.front(), known);
-    if (questions.front().empty()) return std::nullopt;
     return questions;
 }
 
@@ -176,9 +294,6 @@ Result<LogReader> LogReader::open(const std::string& path, const LogEffort& effo
     reader.path_ = path;
     reader.effort_ = effort;
     ::sqlite3_busy_timeout(reader.connection_.get(), 2000);
-    if (auto done = reader.connection_.execute("PRAGMA query_only = 1; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 1073741824"); !done) {
-        return tl::unexpected(done.error());
-    }
     auto id = reader.connection_.integer("PRAGMA application_id");
     if (!id) return tl::unexpected(id.error());
     if (*id != application_id) return fail(SQLITE_NOTADB, path + " is not an event log of fdspan");
@@ -187,6 +302,12 @@ Result<LogReader> LogReader::open(const std::string& path, const LogEffort& effo
     if (*version != schema_version) {
         return fail(SQLITE_MISMATCH, path + " is an event log of version " + std::to_string(*version) + ", this fdspan reads version " +
                                          std::to_string(schema_version) + (*version < schema_version ? "; fdspand brings it up to date when it starts" : ""));
+    }
+    if (auto done = reader.connection_.execute("PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 1073741824;"
+                                               "CREATE VIRTUAL TABLE temp.name_terms USING fts5vocab('main', 'name_grams', 'instance');"
+                                               "PRAGMA query_only = 1");
+        !done) {
+        return tl::unexpected(done.error());
     }
     struct stat status {};
     if (::stat(path.c_str(), &status) == 0) {
@@ -298,18 +419,27 @@ Result<std::optional<std::vector<std::int64_t>>> LogReader::names_by_text(const 
     if (!questions) return std::nullopt;
     auto names = connection_.prepare("SELECT rowid FROM name_grams WHERE name_grams MATCH ?1 LIMIT ?2");
     if (!names) return tl::unexpected(names.error());
-    for (NameTerms& terms : *questions) {
-        if (auto done = leave_rarest(terms); !done) return tl::unexpected(done.error());
-        std::string expression;
-        for (const std::string& term : terms) expression += (expression.empty() ? "" : " AND ") + term;
-        names->bind(1, std::string_view(expression));
-        names->bind(2, static_cast<std::int64_t>(most) + 1);
+    auto by_beginning = connection_.prepare("SELECT doc FROM name_terms WHERE term >= ?1 AND term < ?3 LIMIT ?2");
+    if (!by_beginning) return tl::unexpected(by_beginning.error());
+    for (NameQuestion& question : *questions) {
+        Statement& asked = question.terms.empty() ? *by_beginning : *names;
+        if (question.terms.empty()) {
+            asked.bind(1, std::string_view(question.beginning));
+            asked.bind(3, after_prefix(question.beginning));
+        } else {
+            if (auto done = leave_rarest(question.terms); !done) return tl::unexpected(done.error());
+            std::string expression;
+            for (const std::string& term : question.terms) expression += (expression.empty() ? "" : " AND ") + term;
+            asked.bind(1, std::string_view(expression));
+        }
+        asked.bind(2, static_cast<std::int64_t>(most) + 1);
         while (true) {
-            auto row = names->step();
+            auto row = asked.step();
             if (!row) return tl::unexpected(row.error());
             if (!*row) break;
-            found.push_back(names->integer(0));
+            found.push_back(asked.integer(0));
         }
+        asked.reset();
         if (found.size() > most) return std::nullopt;
     }
     std::sort(found.begin(), found.end());
