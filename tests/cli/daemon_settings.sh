@@ -34,10 +34,15 @@ done
 check_config '{"metrics": {"listen": "[::1]:9731"}}'
 expect_code 0 "an address of IPv6"
 refused '{"pinned": true, "pinned": false}' '"pinned"'
+refused '{"log.max_age": "7d", "log": {"max_age": "8d"}}' '"log.max_age"'
+refused '{"log": {"database": "/tmp/\u0000x"}}' 'log.database'
+refused "{\"socket\": {\"path\": \"/$(printf '%0120d' 0)\"}}" 'socket.path'
+refused "{\"log\": {}$(printf '%01100000d' 0 | tr 0 ' ')}" 'larger than'
 refused '[]' 'object'
 refused '{' 'JSON'
 refused '' 'JSON'
-for arguments in '--config /nonexistent' '--bogus' '--database relative' '--check-config=x' 'surplus'; do
+mkfifo "$work/pipe"
+for arguments in '--config /nonexistent' "--config $work/pipe" '--config /dev/zero' '--config /tmp' '--bogus' '--database relative' '--check-config=x' 'surplus'; do
     # shellcheck disable=SC2086
     timeout 120 "$fdspand" $arguments >"$work/out" 2>"$work/err"
     code=$?

@@ -3,11 +3,15 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
-#include <fstream>
 #include <set>
-#include <sstream>
+
+#include <fcntl.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <nlohmann/json.hpp>
+
+#include "base/unique_fd.hpp"
 
 #include "duration.hpp"
 #include "options.hpp"
@@ -46,6 +50,7 @@ Result<void> set_flag(bool& target, const std::string& text) {
 // "" switches the thing off.
 Result<void> set_path(std::string& target, const std::string& text) {
     if (!text.empty() && text.front() != '/') return fail(EINVAL, "\"" + text + "\" is not an absolute path");
+    if (text.find('\0') != std::string::npos) return fail(EINVAL, "no path has a NUL character in it");
     target = text;
     return {};
 }
@@ -59,6 +64,7 @@ Result<void> set_count(Number& target, const std::string& text, std::uint64_t le
 }
 
 constexpr std::uint64_t second = 1'000'000'000;
+constexpr std::size_t max_config_bytes = 1U << 20;
 constexpr std::uint64_t year = 365ULL * 24 * 3600 * second;
 
 // The text that a value of the file stands for: "1s" and 5 and true alike.
@@ -71,6 +77,8 @@ std::optional<std::string> text_of(const json& value) {
 
 Result<void> apply(const json& object, const std::string& prefix, Config& config) {
     for (const auto& [name, value] : object.items()) {
+        // "log.max_age" beside "log": {"max_age": …} would be one setting twice.
+        if (name.find('.') != std::string::npos) return fail(EINVAL, "unknown key \"" + cli::escape(name) + "\"; groups are objects of their own");
         const std::string key = prefix.empty() ? name : prefix + "." + name;
         const auto& settings = all_settings();
         const auto setting = std::find_if(settings.begin(), settings.end(), [&key](const Setting& known) { return known.key == key; });
@@ -134,7 +142,12 @@ const std::vector<Setting>& all_settings() {
         {"log.journal", "--journal", "BOOL", "Also send rows to the journal [false]",
          [](Config& config, const std::string& text) { return set_flag(config.journal, text); }},
         {"socket.path", "--socket", "PATH", "Where fdspan asks; empty: nowhere [/run/fdspan/fdspan.sock]",
-         [](Config& config, const std::string& text) { return set_path(config.control.path, text); }},
+         [](Config& config, const std::string& text) -> Result<void> {
+             if (text.size() >= sizeof(sockaddr_un::sun_path)) {
+                 return fail(EINVAL, "a socket's path has at most " + std::to_string(sizeof(sockaddr_un::sun_path) - 1) + " bytes, this one " + std::to_string(text.size()));
+             }
+             return set_path(config.control.path, text);
+         }},
         {"socket.group", "", "NAME", "The group that may ask [fdspan]",
          [](Config& config, const std::string& text) -> Result<void> {
              config.control.group = text;
@@ -188,12 +201,20 @@ Result<void> parse_config(std::string_view text, Config& config) {
 }
 
 Result<void> read_config(const std::string& path, Config& config) {
-    std::ifstream file(path, std::ios::binary);
-    if (!file) return fail_errno(errno, "open " + path);
-    std::ostringstream text;
-    text << file.rdbuf();
-    if (file.bad()) return fail_errno(errno, "read " + path);
-    if (auto done = parse_config(text.str(), config); !done) return fail(done.error().code, path + ": " + done.error().message);
+    // A reload must not wait for whoever would write to a pipe.
+    const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    if (!file.valid()) return fail_errno(errno, "open " + path);
+    std::string text;
+    char bytes[65536];
+    while (true) {
+        const ssize_t count = ::read(file.get(), bytes, sizeof bytes);
+        if (count == 0) break;
+        if (count < 0 && errno == EINTR) continue;
+        if (count < 0) return fail_errno(errno, "read " + path);
+        text.append(bytes, static_cast<std::size_t>(count));
+        if (text.size() > max_config_bytes) return fail(EFBIG, path + ": larger than " + std::to_string(max_config_bytes) + " bytes");
+    }
+    if (auto done = parse_config(text, config); !done) return fail(done.error().code, path + ": " + done.error().message);
     return {};
 }
 
