@@ -17,6 +17,15 @@ for name in $(grep -ohE '(fdspan|process)_[a-z_]+' "$monitoring/fdspan.rules.yml
     grep -qE "^$name[{ ]" "$work/scraped" || fail "nobody serves $name"
 done
 jq -e '.panels | length > 5' "$monitoring/grafana.json" >/dev/null || fail "the dashboard"
+# Whoever connects and never asks keeps nobody from scraping for long.
+python3 - "$metrics" >"$work/out" 2>&1 <<'PY' || fail "idle connections: $(tail -3 "$work/out")"
+import socket, sys, urllib.request
+host, port = sys.argv[1].split(":")
+idle = [socket.create_connection((host, int(port))) for _ in range(20)]
+for peer in idle:
+    peer.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nX: ")
+assert b"fdspan_" in urllib.request.urlopen("http://" + sys.argv[1] + "/metrics", timeout=40).read()
+PY
 promtool check metrics <"$work/fdspan.prom" >/dev/null 2>&1 || fail "the text file"
 [ "$(stat -c %a "$work/fdspan.prom")" = 644 ] || fail "the text file can be read by node_exporter"
 

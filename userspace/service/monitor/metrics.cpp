@@ -207,7 +207,9 @@ Result<void> Metrics::write_textfile(const std::string& path) const {
 
 Result<std::unique_ptr<prometheus::Exposer>> serve_metrics(const std::string& address, const std::shared_ptr<Metrics>& metrics) {
     try {
-        auto exposer = std::make_unique<prometheus::Exposer>(address, 2);
+        // Who connects and says nothing has a thread until its time is over: short, and some threads are left for the others.
+        auto exposer = std::make_unique<prometheus::Exposer>(
+            std::vector<std::string>{"listening_ports", address, "num_threads", "8", "request_timeout_ms", "2000", "linger_timeout_ms", "1000"});
         exposer->RegisterCollectable(metrics);
         return exposer;
     } catch (const std::exception& error) {
