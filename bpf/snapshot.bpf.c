@@ -151,23 +151,19 @@ static __always_inline bool fdspan_inode_tells(__u64 magic)
  * Kernel objects are numbers here, and a field is read by FDSPAN_GET. Walking the context's own pointers instead would be
  * checked at length: since 6.2 the verifier looks each pointer that is loaded through a trusted one up by name in the
  * whole BTF (kernel/bpf/verifier.c, type_is_trusted), half a millisecond a time. bpf_rdonly_cast makes an object of a number
- * without trust, and a load from it can't fault; it came with the same release as struct bpf_list_head, which, unlike a
- * function, a program can ask for.
+ * without trust, and a load from it can't fault. Kernels that have no such function take snapshot_read.bpf.c, where each
+ * step is a probe read. Both in one object would be dead code to each kernel, which the verifier takes out piece by piece,
+ * moving all that stands behind (verifier_remove_insns): a tenth of a start.
  */
-struct bpf_list_head___since_6_2 {
-	__u64 __opaque[2];
-} __attribute__((preserve_access_index));
-
+#ifdef FDSPAN_BY_PROBE_READ
 #define FDSPAN_GET(type, number, field)                                                                                \
 	({                                                                                                             \
 		__u64 __from = (number);                                                                               \
-		typeof(((type *)0)->field) __got;                                                                      \
-		if (bpf_core_type_exists(struct bpf_list_head___since_6_2))                                            \
-			__got = FDSPAN_CAST(type, __from)->field;                                                      \
-		else                                                                                                   \
-			__got = BPF_CORE_READ((type *)__from, field);                                                 \
-		__got;                                                                                                 \
+		BPF_CORE_READ((type *)__from, field);                                                                  \
 	})
+#else
+#define FDSPAN_GET(type, number, field) (FDSPAN_CAST(type, number)->field)
+#endif
 
 /* A pointer as a number: the verifier lets nobody compute with a pointer, but forgets what it was in a map. */
 static __always_inline __u64 fdspan_number(struct fdspan_private *own, const void *pointer)
@@ -529,8 +525,11 @@ static long fdspan_step(__u32 index, void *context)
 	steps->done = 0;
 	if (bytes >= FDSPAN_PATH_BYTES)
 		return 1;
-	long copied = bpf_probe_read_kernel_str(own->text + bytes, FDSPAN_NAME_BYTES,
-						FDSPAN_GET(struct dentry, dentry, d_name.name));
+	const void *name = FDSPAN_GET(struct dentry, dentry, d_name.name);
+
+	/* The comparison may be with a copy: said once more to the verifier, of what is used. */
+	barrier_var(bytes);
+	long copied = bpf_probe_read_kernel_str(own->text + (bytes & (FDSPAN_PATH_BYTES - 1)), FDSPAN_NAME_BYTES, name);
 
 	if (copied <= 0)
 		return 1;

@@ -33,6 +33,23 @@ TEST_CASE("id 0 is the empty string") {
     CHECK(table.intern("") == 0);
 }
 
+TEST_CASE("of strings that mostly differ, those that came last are stored once") {
+    StringTable table;
+    const StringId a = table.intern_recent("/var/log/x");
+    CHECK(table.intern_recent("/var/log/x") == a);
+    CHECK(table.intern_recent("") == 0);
+    std::vector<StringId> ids;
+    for (int i = 0; i < 100'000; ++i) ids.push_back(table.intern_recent("/srv/" + std::to_string(i)));
+    CHECK(table.count() == 100'002);
+    // Forgotten since, or not: the text is the same.
+    CHECK(table.get(table.intern_recent("/srv/0")) == "/srv/0");
+    CHECK(table.get(a) == "/var/log/x");
+    for (int i = 0; i < 100'000; ++i) REQUIRE(table.get(ids[static_cast<std::size_t>(i)]) == "/srv/" + std::to_string(i));
+    table.clear();
+    CHECK(table.get(table.intern_recent("/srv/99999")) == "/srv/99999");
+    CHECK(table.count() == 2);
+}
+
 TEST_CASE("interned bytes may be anything, NUL included") {
     using namespace std::string_view_literals;
     StringTable table;

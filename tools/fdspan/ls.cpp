@@ -1,5 +1,6 @@
 // fdspan ls: decide what to print, read no more than that needs, filter, sort, print.
 #include <algorithm>
+#include <atomic>
 #include <charconv>
 #include <cstring>
 #include <limits>
@@ -272,7 +273,12 @@ private:
     // no text before it is printed.
     [[nodiscard]] std::string_view cell(CellMaker& maker, std::size_t at, const RowContext& row) const;
     void make_process_cells();
-    // One for each of the threads that a listing of this length is worth. They know all users: getpwuid(3) is for one thread.
+    // That a listing of this length is worth.
+    [[nodiscard]] unsigned threads() const;
+    // Calls work(thread, begin, end) in each of them, for the rows in [begin, end).
+    template <class Work>
+    void in_parts(Work&& work) const;
+    // One for each of the threads. They know all users: getpwuid(3) is for one thread.
     [[nodiscard]] std::vector<CellMaker> makers() const;
     [[nodiscard]] std::vector<std::size_t> measure(std::vector<CellMaker>& makers, bool terminal) const;
     [[nodiscard]] std::vector<std::size_t> fit_widths(const std::vector<std::size_t>& wanted, std::size_t available) const;
@@ -354,34 +360,50 @@ void Listing::sort(const Column* by) {
     };
     const Snapshot& snapshot = answer_.snapshot;
     // Processes are in the order of their pids. So the rows come, where descriptors alone are read.
-    const auto fd_order = find_column("FD")->number;
+    // Before its descriptors a process has what else it holds, as in lsof.
     const auto place = [&](std::uint32_t index) {
-        RowContext row;
-        row.reference = &snapshot.references[index];
-        return std::pair(row.reference->process, fd_order(row));
+        const Reference& reference = snapshot.references[index];
+        constexpr std::uint32_t kinds = 16;
+        const std::uint32_t within = reference.ref == RefKind::fd ? kinds + static_cast<std::uint32_t>(reference.fd) : kinds - 1 - static_cast<std::uint32_t>(reference.ref);
+        return std::uint64_t{reference.process} << 32 | within;
     };
-    const auto by_place = [&](std::uint32_t a, std::uint32_t b) { return place(a) < place(b); };
-    if (!std::is_sorted(rows_.begin(), rows_.end(), by_place)) std::stable_sort(rows_.begin(), rows_.end(), by_place);
+    std::atomic<bool> in_place = true;
+    in_parts([&](unsigned, std::size_t begin, std::size_t end) {
+        const auto from = rows_.begin();
+        const auto first = static_cast<std::ptrdiff_t>(begin == 0 ? 0 : begin - 1);
+        const auto by_place = [&](std::uint32_t a, std::uint32_t b) { return place(a) < place(b); };
+        if (!std::is_sorted(from + first, from + static_cast<std::ptrdiff_t>(end), by_place)) in_place = false;
+    });
+    if (!in_place) {
+        std::vector<std::uint64_t> places(rows_.size());
+        in_parts([&](unsigned, std::size_t begin, std::size_t end) {
+            for (std::size_t at = begin; at < end; ++at) places[at] = place(rows_[at]);
+        });
+        std::vector<std::uint32_t> order(rows_.size());
+        std::iota(order.begin(), order.end(), 0U);
+        sort_by_runs(order, [&](std::uint32_t a, std::uint32_t b) { return places[a] != places[b] ? places[a] < places[b] : a < b; });
+        for (std::uint32_t& at : order) at = rows_[at];
+        rows_.swap(order);
+    }
 
     const bool by_opened = by->name == "FD_AGE" || by->name == "OPENED";
     const bool by_moment = by_opened || by->name == "AGE";
     std::vector<Key> keys(rows_.size());
     std::vector<std::string> texts(by->number == nullptr ? rows_.size() : 0);
-    for (std::size_t at = 0; at < rows_.size(); ++at) {
-        const RowContext row = context(own_, rows_[at]);
-        Key& key = keys[at];
-        if (by->number == nullptr) {
-            by->text(texts[at], row);
-            continue;
+    for (std::size_t at = 0; at < texts.size(); ++at) by->text(texts[at], context(own_, rows_[at]));
+    in_parts([&](unsigned, std::size_t begin, std::size_t end) {
+        for (std::size_t at = begin; at < end && by->number != nullptr; ++at) {
+            const RowContext row = context(own_, rows_[at]);
+            Key& key = keys[at];
+            key.number = by->number(row).value_or(std::numeric_limits<std::uint64_t>::max());
+            if (!by_moment) continue;
+            // What is only known to have been open when it was read is equally old, however late it was read; the
+            // descriptor that may be the oldest comes first then.
+            const Interval& moment = by_opened ? row.reference->opened : age_moment(*row.reference);
+            if (!moment.is_exact() && moment.latest_ns >= snapshot.began_ns) key.number = snapshot.ended_ns;
+            key.second = row.reference->opened.earliest_ns;
         }
-        key.number = by->number(row).value_or(std::numeric_limits<std::uint64_t>::max());
-        if (!by_moment) continue;
-        // What is only known to have been open when it was read is equally old, however late it was read; the
-        // descriptor that may be the oldest comes first then.
-        const Interval& moment = by_opened ? row.reference->opened : age_moment(*row.reference);
-        if (!moment.is_exact() && moment.latest_ns >= snapshot.began_ns) key.number = snapshot.ended_ns;
-        key.second = row.reference->opened.earliest_ns;
-    }
+    });
     std::vector<std::uint32_t> order(rows_.size());
     std::iota(order.begin(), order.end(), 0U);
     if (by->number == nullptr) {
@@ -400,11 +422,21 @@ void Listing::sort(const Column* by) {
     rows_.swap(order);
 }
 
-std::vector<CellMaker> Listing::makers() const {
+unsigned Listing::threads() const {
     constexpr std::size_t rows_worth_a_thread = 4096;
+    return static_cast<unsigned>(std::clamp<std::size_t>(rows_.size() / rows_worth_a_thread, 1, reading_threads()));
+}
+
+template <class Work>
+void Listing::in_parts(Work&& work) const {
+    const unsigned parts = threads();
+    run_in_threads(parts, [&](unsigned part) { work(part, rows_.size() * part / parts, rows_.size() * (part + 1) / parts); });
+}
+
+std::vector<CellMaker> Listing::makers() const {
     CellMaker first = own_;
     for (const Process& process : answer_.snapshot.processes) static_cast<void>(first.users.name(process.uid));
-    return std::vector<CellMaker>(std::clamp<std::size_t>(rows_.size() / rows_worth_a_thread, 1, reading_threads()), first);
+    return std::vector<CellMaker>(threads(), first);
 }
 
 void Listing::print_json(Output& output, bool complete, std::uint64_t unreadable) {
@@ -465,18 +497,22 @@ std::string_view Listing::cell(CellMaker& maker, std::size_t at, const RowContex
 }
 
 void Listing::make_process_cells() {
-    process_cells_.resize(answer_.snapshot.processes.size() * columns_.size());
-    std::uint32_t last = std::numeric_limits<std::uint32_t>::max();
-    for (const std::uint32_t index : rows_) {
-        const std::uint32_t process = answer_.snapshot.references[index].process;
-        if (process == last) continue;
-        last = process;
-        for (std::size_t at = 0; at < columns_.size(); ++at) {
-            std::string& text = process_cells_[process * columns_.size() + at];
-            if (!columns_[at]->of_process || !text.empty()) continue;
-            columns_[at]->text(text, context(own_, index));
-            if (text.empty()) text = "-";
-        }
+    constexpr std::uint32_t none = std::numeric_limits<std::uint32_t>::max();
+    const std::size_t processes = answer_.snapshot.processes.size();
+    std::vector<std::vector<std::uint32_t>> shown(threads(), std::vector<std::uint32_t>(processes, none));  // a row of each process
+    in_parts([&](unsigned part, std::size_t begin, std::size_t end) {
+        for (std::size_t at = begin; at < end; ++at) shown[part][answer_.snapshot.references[rows_[at]].process] = rows_[at];
+    });
+    process_cells_.resize(processes * columns_.size());
+    for (std::size_t cell = 0; cell < process_cells_.size(); ++cell) {
+        const Column& column = *columns_[cell % columns_.size()];
+        if (!column.of_process) continue;
+        std::uint32_t index = none;
+        for (const auto& part : shown) index = std::min(index, part[cell / columns_.size()]);
+        if (index == none) continue;
+        std::string& text = process_cells_[cell];
+        column.text(text, context(own_, index));
+        if (text.empty()) text = "-";
     }
 }
 
@@ -489,9 +525,7 @@ std::vector<std::size_t> Listing::measure(std::vector<CellMaker>& makers, bool t
         width = std::max(width, display_width(process_cells_[cell]));
     }
     std::vector<std::vector<std::size_t>> found(makers.size(), widths);
-    run_in_threads(static_cast<unsigned>(makers.size()), [&](unsigned thread) {
-        const std::size_t begin = rows_.size() * thread / makers.size();
-        const std::size_t end = rows_.size() * (thread + 1) / makers.size();
+    in_parts([&](unsigned thread, std::size_t begin, std::size_t end) {
         for (std::size_t at = 0; at < columns_.size(); ++at) {
             const Column& column = *columns_[at];
             // Nothing stands behind the last one.
@@ -660,7 +694,7 @@ int list(const LsOptions& options, Output& output) {
 
     Listing listing(options, *answer, std::move(columns));
     const std::vector<bool> path_matched = listing.choose();
-    if (collapse) listing.collapse_mappings();
+    if (collapse && request.wants(RefKind::mem)) listing.collapse_mappings();
     listing.sort(sort);
     listing.limit();
 

@@ -46,6 +46,19 @@ public:
         return static_cast<StringId>(strings_.size() - 1);
     }
 
+    // Finds an equal one only among those that came this way last: for many strings that mostly differ, of which all would take a table
+    // as large as they are, and a miss of the cache each.
+    StringId intern_recent(std::string_view text) {
+        if (text.empty()) return 0;
+        if (recent_.empty()) recent_.resize(recent_strings);
+        const std::uint64_t hash = hash_of(text);
+        const auto tag = static_cast<std::uint32_t>(hash >> 32);
+        Slot& slot = recent_[tag & (recent_strings - 1)];
+        if (slot.id != 0 && slot.tag == tag && get(slot.id) == text) return slot.id;
+        slot = {tag, append(text)};
+        return slot.id;
+    }
+
     // Takes over all strings of another table. An id of that one becomes moved(id, what is returned). They are not looked up: a
     // later intern() may store one of them again.
     StringId adopt(StringTable&& other) {
@@ -62,6 +75,7 @@ public:
     void clear() {
         strings_.resize(1);
         slots_.clear();
+        recent_.clear();
         used_ = 0;
         while (chunks_.size() > 1) chunks_.pop_back();
         // The chunk that stays may be an oversized one: it holds at least chunk_bytes either way.
@@ -79,6 +93,7 @@ public:
 
 private:
     static constexpr std::size_t chunk_bytes = 64 * 1024;
+    static constexpr std::size_t recent_strings = 4096;  // a power of two
     // Each text stands behind its length.
     static constexpr char empty_bytes[sizeof(std::uint32_t) + 1] = {};
     static constexpr const char* empty = empty_bytes + sizeof(std::uint32_t);
@@ -144,6 +159,7 @@ private:
         chunks_.swap(other.chunks_);
         strings_.swap(other.strings_);
         slots_.swap(other.slots_);
+        recent_.swap(other.recent_);
         std::swap(chunk_next_, other.chunk_next_);
         std::swap(chunk_left_, other.chunk_left_);
         std::swap(used_, other.used_);
@@ -155,6 +171,7 @@ private:
     std::vector<const char*> strings_;
     std::vector<Slot> slots_;  // open addressing; as many as a power of two
     std::size_t used_ = 0;
+    std::vector<Slot> recent_;  // by hash, the last that came
 };
 
 }  // namespace fdspan

@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <new>
 #include <optional>
+#include <span>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -33,6 +34,7 @@
 #include "rows.h"
 #include "snapshot/procfs_parse.hpp"
 #include "snapshot.skel.h"
+#include "snapshot_read.skel.h"
 #include "sweep.skel.h"
 
 namespace fdspan {
@@ -221,15 +223,17 @@ struct Known {
 };
 using KnownProcesses = std::unordered_map<pid_t, Known>;
 
-// To the end of `to`. What was copied is given back piece by piece: both as a whole would be half as much again.
-void move_rows(std::vector<Reference>& from, std::vector<Reference>& to) {
+// To the end of `to`, each after mend(row). What was copied is given back piece by piece: both as a whole would be half as much again.
+template <class Mend>
+void move_rows(std::vector<Reference>& from, std::vector<Reference>& to, Mend&& mend) {
     static_assert(std::is_trivially_copyable_v<Reference>);
-    constexpr std::size_t piece_rows = 16 * 1024;
+    constexpr std::size_t piece_rows = 1024;  // stays in the cache between the two
     const auto page_bytes = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
     std::uintptr_t given_back = (reinterpret_cast<std::uintptr_t>(from.data()) + page_bytes - 1) / page_bytes * page_bytes;
     for (std::size_t begin = 0; begin < from.size(); begin += piece_rows) {
-        const Reference* const first = from.data() + begin;
-        const Reference* const end = first + std::min(piece_rows, from.size() - begin);
+        Reference* const first = from.data() + begin;
+        Reference* const end = first + std::min(piece_rows, from.size() - begin);
+        std::for_each(first, end, mend);
         to.insert(to.end(), first, end);
         const std::uintptr_t copied = reinterpret_cast<std::uintptr_t>(end) / page_bytes * page_bytes;
         if (copied <= given_back) continue;
@@ -276,13 +280,15 @@ public:
         });
     }
 
-    void adopt(Snapshot&& part) {
+    // What another collector has read apart.
+    void adopt(Snapshot&& part, const Collector& reader) {
         const StringId shift = out_.strings.adopt(std::move(part.strings));
-        for (Reference& reference : part.references) {
+        const bool after = out_.references.empty() || part.references.empty() || out_.references.back().process <= part.references.front().process;
+        grouped_ = grouped_ && reader.grouped_ && after;
+        move_rows(part.references, out_.references, [shift](Reference& reference) {
             reference.path = StringTable::moved(reference.path, shift);
             reference.type_name = StringTable::moved(reference.type_name, shift);
-        }
-        move_rows(part.references, out_.references);
+        });
         out_.gaps += part.gaps;
         part = Snapshot();
     }
@@ -312,8 +318,13 @@ public:
             left.push_back(out_.processes[i]);
         }
         out_.processes = std::move(left);
-        std::erase_if(out_.references, [&](const Reference& reference) { return place[reference.process] == UINT32_MAX; });
-        for (Reference& reference : out_.references) reference.process = place[reference.process];
+        bool moved = false;  // mostly none: a pass over all rows is spared
+        for (std::uint32_t i = 0; i < place.size(); ++i) moved = moved || place[i] != i;
+        if (moved) {
+            std::erase_if(out_.references, [&](const Reference& reference) { return place[reference.process] == UINT32_MAX; });
+            for (Reference& reference : out_.references) reference.process = place[reference.process];
+            grouped_ = false;
+        }
         std::unordered_set<std::uint64_t> shown;
         if (!out_.hidden.empty()) {
             for (const Reference& reference : out_.references) shown.insert(reference.description_id);
@@ -506,7 +517,7 @@ private:
             reference.valid |= field_stat | field_size;
         }
         if (want_path_ && (row.flags & FDSPAN_ROW_CUT) == 0) {
-            reference.path = out_.strings.intern(path);
+            reference.path = out_.strings.intern_recent(path);
             reference.valid |= field_path;
         }
         if (reference.ref == RefKind::mem) {
@@ -520,6 +531,7 @@ private:
             reference.valid |= field_fdinfo | field_position;
         }
         if (want_times_) set_times(row, reference);
+        if (!out_.references.empty() && out_.references.back().process > reference.process) grouped_ = false;
         out_.references.push_back(reference);
     }
 
@@ -701,9 +713,9 @@ private:
 
     // The walks each go by process; together they have to be sorted. In place: a million rows are not copied.
     void group_by_process() {
+        if (grouped_) return;
         std::vector<Reference>& rows = out_.references;
         std::vector<std::size_t> next(out_.processes.size() + 1, 0);
-        if (std::is_sorted(rows.begin(), rows.end(), [](const Reference& a, const Reference& b) { return a.process < b.process; })) return;
         for (const Reference& row : rows) ++next[row.process + 1];
         for (std::size_t i = 1; i < next.size(); ++i) next[i] += next[i - 1];
         const std::vector<std::size_t> begin = next;
@@ -723,6 +735,7 @@ private:
     bool want_stat_ = false;
     bool want_fdinfo_ = false;
     bool want_times_ = false;
+    bool grouped_ = true;  // the rows so far are in the order of their processes
     pid_t last_pid_ = 0;
     Known* last_ = nullptr;
     std::unordered_map<PidKey, pid_t, PidKeyHash> tables_, places_;
@@ -760,6 +773,16 @@ std::vector<std::vector<pid_t>> share_out(const SnapshotRequest& request, const 
         before += own;
     }
     return shares;
+}
+
+// What an object's types are in this kernel, and these functions.
+Result<KernelTypes> types_for(const void* elf, std::size_t bytes, std::span<const char* const> functions) {
+    auto types = KernelTypes::create();
+    if (!types) return types;
+    const auto own = own_types(elf, bytes);
+    if (!own) return tl::unexpected<Error>(own.error());
+    if (auto picked = types->pick(**own, functions); !picked) return tl::unexpected<Error>(picked.error());
+    return types;
 }
 
 }  // namespace
@@ -841,6 +864,7 @@ struct IteratorReader::State {
                             Collector& collector) {
         struct Part {
             Snapshot out;
+            std::optional<Collector> collector;
             Result<void> done;
             std::thread thread;
         };
@@ -849,8 +873,7 @@ struct IteratorReader::State {
         const auto read_part = [&](std::size_t at) {
             programs.bss->readers[at + 1] = static_cast<std::uint32_t>(::gettid());
             try {
-                Collector apart(request, processes, parts[at].out);
-                parts[at].done = walk_each(program, shares[at + 1], apart);
+                parts[at].done = walk_each(program, shares[at + 1], parts[at].collector.emplace(request, processes, parts[at].out));
             } catch (const std::bad_alloc&) {
                 parts[at].done = fail(ENOMEM, "not enough memory for a snapshot");
             }
@@ -872,9 +895,12 @@ struct IteratorReader::State {
         for (std::size_t at = 0; at < started; ++at) parts[at].thread.join();
         for (auto& reader : programs.bss->readers) reader = 0;
         for (std::size_t at = 0; done && at < parts.size(); ++at) {
-            if (at < started) done = parts[at].done;
-            else done = walk_each(program, shares[at + 1], collector);
-            if (done) collector.adopt(std::move(parts[at].out));
+            if (at >= started) {
+                done = walk_each(program, shares[at + 1], collector);
+                continue;
+            }
+            done = parts[at].done;
+            if (done) collector.adopt(std::move(parts[at].out), *parts[at].collector);
         }
         return done;
     }
@@ -896,14 +922,15 @@ Result<std::unique_ptr<IteratorReader>> IteratorReader::open(const TimeMaps& map
         state->maps = maps;
         if (auto may = may_load_programs(); !may) return tl::unexpected<Error>(load_error(may.error().code));
         state->kinds = kinds;
-        auto types = KernelTypes::create();
-        if (!types) return tl::unexpected<Error>(types.error());
-        std::size_t bytes = 0;
-        const void* const elf = fdspan_snapshot_bpf__elf_bytes(&bytes);
-        const auto own = own_types(elf, bytes);
-        if (!own) return tl::unexpected<Error>(own.error());
         const char* const functions[] = {rdonly_cast_function, "bpf_iter_task", "bpf_iter_task_file", "bpf_iter_task_vma", "bpf_iter_bpf_map_elem"};
-        if (auto picked = types->pick(**own, functions); !picked) return tl::unexpected<Error>(picked.error());
+        std::size_t bytes = 0;
+        const void* elf = fdspan_snapshot_bpf__elf_bytes(&bytes);
+        auto types = types_for(elf, bytes, functions);
+        if (types && types->function_ids().at(rdonly_cast_function) == 0) {
+            elf = fdspan_snapshot_read_bpf__elf_bytes(&bytes);
+            types = types_for(elf, bytes, functions);
+        }
+        if (!types) return tl::unexpected<Error>(types.error());
         const auto bound = bind_calls(elf, bytes, types->function_ids().at(rdonly_cast_function));
         if (!bound) return tl::unexpected<Error>(bound.error());
         // As fdspan_snapshot_bpf__open_opts() does it, but with other bytes.
@@ -912,6 +939,7 @@ Result<std::unique_ptr<IteratorReader>> IteratorReader::open(const TimeMaps& map
         if (const int error = fdspan_snapshot_bpf__create_skeleton(state->skeleton.get()); error != 0) return tl::unexpected<Error>(load_error(-error));
         auto& skeleton = *state->skeleton;
         skeleton.skeleton->data = bound->data();
+        skeleton.skeleton->data_sz = bound->size();
         LIBBPF_OPTS(bpf_object_open_opts, options, .btf_custom_path = types->path().c_str());
         if (const int error = bpf_object__open_skeleton(skeleton.skeleton, &options); error != 0) return tl::unexpected<Error>(load_error(-error));
         if (types->kernel_ids().size() > std::size(skeleton.rodata->fdspan_type_ids)) return fail(EOVERFLOW, "the BPF iterators have too many types");

@@ -603,7 +603,7 @@ private:
         if (request_.deleted_only && !request_.wants(reference.name)) return;
         set_class(link, reference);
         if (want_path_ && !look.text_cut) {
-            reference.path = out_.strings.intern(path);
+            reference.path = out_.strings.intern_recent(path);
             reference.valid |= field_path;
         }
         if (!want_stat_) reference.name = NameState::unknown;
