@@ -189,18 +189,31 @@ static __always_inline __u64 fdspan_allocated(__u64 inode)
 /* ---- news ---- */
 
 /*
- * Waking the reader costs far more than the record: only the first record after it went to sleep wakes it, and a ring
- * that fills faster than the reader's timer drains it.
+ * Waking the reader costs far more than the record: only the first record after it went to sleep wakes it, and the one with which a
+ * ring that fills faster than the reader's timer drains it passes the watermark. CPUs that pass it at the same moment may wake it twice.
+ * When the ring is about to overflow every record does: that slows those who write down to what the reader can take.
  */
+#define FDSPAN_CROWDED_WATERMARKS 3 /* of the four that fill the ring */
+__u32 fdspan_passed_watermark;
+
 static __always_inline __u64 fdspan_wakeup(struct fdspan_settings *with)
 {
+	__u64 waiting;
+
 	if (with->sleeping) {
 		with->sleeping = 0;
 		return BPF_RB_FORCE_WAKEUP;
 	}
-	if (bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) >= with->watermark_bytes)
-		return BPF_RB_FORCE_WAKEUP;
-	return BPF_RB_NO_WAKEUP;
+	waiting = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA);
+	if (waiting < with->watermark_bytes) {
+		if (fdspan_passed_watermark)
+			fdspan_passed_watermark = 0;
+		return BPF_RB_NO_WAKEUP;
+	}
+	if (fdspan_passed_watermark && waiting < FDSPAN_CROWDED_WATERMARKS * with->watermark_bytes)
+		return BPF_RB_NO_WAKEUP;
+	fdspan_passed_watermark = 1;
+	return BPF_RB_FORCE_WAKEUP;
 }
 
 static __always_inline void fdspan_header(struct fdspan_record *record, __u16 type, __u32 size, __u64 seq, __u64 now_ns)
