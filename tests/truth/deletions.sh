@@ -3,8 +3,10 @@
 set -euo pipefail
 directory=$(mktemp -d)
 cleanup() {
-  umount "$directory/overlay" "$directory/layers" 2>/dev/null || true
-  umount "$directory/ext4" 2>/dev/null || true
+  local point
+  for point in overlay layers ext4; do
+    if mountpoint -q "$directory/$point"; then umount "$directory/$point"; fi
+  done
   rm -rf --one-file-system "$directory"
 }
 trap cleanup EXIT

@@ -478,7 +478,7 @@ bool Removals::tell(const Lost& seen, Stage stage, const EventSink& sink) {
         }
         note = note_of(by, file, Interval::bounded(std::min(lost.named_ns, lost.seen_ns), lost.seen_ns));
     }
-    if (!index_.paths_.equals(description.path, path)) index_.set_description_path(lost.description, index_.paths_.intern(path), false);
+    rename(lost.description, path);
     if (lost.nlink != 0) {
         index_.note_unlinked(lost.description, lost.nlink, note, sink);
         return true;
@@ -672,8 +672,7 @@ void Removals::relabel_hidden(const Snapshot& snapshot) {
     for (const Reference& row : snapshot.hidden) {
         const std::uint32_t number = index_.find_description(row.description_id);
         if (number == Index::none || index_.descriptions_[number].first_ref != Index::none) continue;
-        const std::string_view path = snapshot.text(row.path);
-        if (!index_.paths_.equals(index_.descriptions_[number].path, path)) index_.set_description_path(number, index_.paths_.intern(path), false);
+        rename(number, snapshot.text(row.path));
     }
 }
 
@@ -695,12 +694,16 @@ void Removals::before_close(const Record& record, const EventSink& sink) {
 
 // ---- names that change ----------------------------------------------------------------------------------------------
 
+void Removals::rename(std::uint32_t number, std::string_view path) {
+    if (!index_.paths_.equals(index_.descriptions_[number].path, path)) index_.set_description_path(number, index_.paths_.intern(path), false);
+}
+
 bool Removals::relabel(std::uint32_t number) {
     const auto look = look_at(number, true);
     if (!look) return false;
     std::string_view text = look->text;
     if (look->stx.stx_nlink == 0 && text.ends_with(deleted_mark)) text.remove_suffix(deleted_mark.size());
-    if (!index_.paths_.equals(index_.descriptions_[number].path, text)) index_.set_description_path(number, index_.paths_.intern(text), false);
+    rename(number, text);
     return true;
 }
 

@@ -138,6 +138,7 @@ private:
     [[nodiscard]] bool tell(const Lost& seen, Stage stage, const EventSink& sink);
     [[nodiscard]] std::optional<Look> look_at(std::uint32_t description, bool text) const;
     [[nodiscard]] std::optional<Look> look_at_file(std::uint32_t description, bool text) const;
+    void rename(std::uint32_t description, std::string_view path);
     void moved(const GivenPath& from, Seen& to, bool exchange);
     void moved_below(const std::string& from, const std::string* to);
     void relabel_moved(std::uint32_t description, const std::string& to);
