@@ -185,7 +185,9 @@ TEST_CASE("bpf: a name decides nothing, the link count and the kernel's own mark
     SnapshotRequest request = request_for(::getpid());
     request.deleted_only = true;
     const Snapshot deleted = read(shared_reader(), request);
-    CHECK(deleted.references.size() == 2);
+    // What a sanitizer maps for itself is deleted, too.
+    CHECK(std::count_if(deleted.references.begin(), deleted.references.end(),
+                        [](const Reference& reference) { return reference.ref == RefKind::fd; }) == 2);
 }
 
 TEST_CASE("bpf: what has no exact time lies between the start of its process and the row, and the birth of its file") {
