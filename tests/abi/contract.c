@@ -10,11 +10,13 @@
 #include <locale.h>
 #include <malloc.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -91,6 +93,7 @@ static int is_readable(struct fdspan_tracker *tracker, int wait_ms)
 struct seen {
 	const char *path;
 	unsigned opened, closed, exits, all;
+	unsigned closed_exactly;
 	uint64_t lost, last_sequence;
 	int gap;
 	struct fdspan_tracker *tracker;
@@ -109,6 +112,7 @@ static void note(struct seen *seen, const struct fdspan_event *event)
 		return;
 	seen->opened += event->kind == FDSPAN_EVENT_OPENED;
 	seen->closed += event->kind == FDSPAN_EVENT_CLOSED;
+	seen->closed_exactly += event->kind == FDSPAN_EVENT_CLOSED && event->when.source == FDSPAN_TIME_KERNEL;
 }
 
 static void on_event(void *context, const struct fdspan_event *event)
@@ -703,6 +707,7 @@ static void part_files(void)
 	close(fd);
 	run_until(tracker, &seen.closed, 1);
 	CHECK(seen.closed == 1, "its end: %u", seen.closed);
+	CHECK(polls || seen.closed_exactly == 1, "the end of what a snapshot found is news of the kernel");
 	/* Opened inside and moved out: it is gone from the index once it is closed. */
 	fd = open(moved, O_RDONLY | O_CLOEXEC);
 	for (int i = 0; i < 3000 && count_rows(tracker, (struct fdspan_query){.path = moved}) == 0; i++)
@@ -734,6 +739,107 @@ static void part_files(void)
 }
 
 /* A cgroup, with one below it. */
+/* Opens and closes a file, and another again and again; what the tracker sees of the first, and how much the kernel tells of the second. */
+static void check_place(const char *const *tops, size_t count, const char *wanted, const char *elsewhere)
+{
+	int32_t self = getpid();
+	struct seen seen = {.path = wanted};
+	struct fdspan_options options = options_for(&self, 1);
+
+	close(make(wanted)), close(make(elsewhere));
+	options.paths = tops;
+	options.path_count = count;
+	options.on_event = on_event;
+	options.event_context = &seen;
+	struct fdspan_tracker *tracker = open_tracker(&options);
+	uint64_t before = records_of(tracker);
+
+	for (int i = 0; i < 100; i++)
+		close(open(elsewhere, O_RDONLY | O_CLOEXEC));
+	uint64_t after = records_of(tracker);
+
+	CHECK(after - before < 100, "200 ends of spans of %s gave %" PRIu64 " records", elsewhere, after - before);
+	close(open(wanted, O_RDONLY | O_CLOEXEC));
+	run_until(tracker, &seen.closed_exactly, 1);
+	CHECK(seen.opened == 1 && seen.closed_exactly == 1, "%s: %u, %u", wanted, seen.opened, seen.closed_exactly);
+	fdspan_close(tracker);
+}
+
+/* Directories that differ in one byte or in length, are deep, or are one of eight. */
+static void part_places(void)
+{
+	static const int lengths[] = {1, 7, 8, 9, 14, 15, 16, 17, 100};
+	char place[400], beside[500], wanted[600], elsewhere[600];
+	const char *top = place, *tops[8];
+	size_t at;
+
+	if (backend == FDSPAN_BACKEND_PROCFS)
+		return;
+	for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+		at = (size_t)snprintf(place, sizeof(place), "%s/", directory);
+		memset(place + at, 'n', (size_t)lengths[i]);
+		place[at + (size_t)lengths[i]] = 0;
+		strcpy(beside, place);
+		/* The kernel compares 15 bytes and the length. */
+		beside[at + (size_t)(lengths[i] < 15 ? lengths[i] : 15) - 1] = 'm';
+		mkdir(place, 0755), mkdir(beside, 0755);
+		snprintf(wanted, sizeof(wanted), "%s/below", place);
+		snprintf(elsewhere, sizeof(elsewhere), "%s/below", beside);
+		check_place(&top, 1, wanted, elsewhere);
+		if (i % 3 == 0) {
+			snprintf(beside, sizeof(beside), "%sn", place);
+			mkdir(beside, 0755);
+			snprintf(elsewhere, sizeof(elsewhere), "%s/below", beside);
+			check_place(&top, 1, wanted, elsewhere);
+		}
+	}
+	/* Deeper than most: a file far below its directory, and a directory that is itself far down, beside a file as deep. */
+	snprintf(place, sizeof(place), "%s/deep", directory);
+	mkdir(place, 0755);
+	strcpy(wanted, place);
+	for (int level = 0; level < 11; level++) {
+		strcat(wanted, "/level");
+		mkdir(wanted, 0755);
+	}
+	strcpy(beside, wanted);
+	strcat(wanted, "/below");
+	snprintf(elsewhere, sizeof(elsewhere), "%s/n/below", directory);
+	check_place(&top, 1, wanted, elsewhere);
+	strcpy(elsewhere, beside);
+	strcpy(place, beside);
+	*strrchr(elsewhere, '/') = 0;
+	strcat(elsewhere, "/beside");
+	check_place(&top, 1, wanted, elsewhere);
+	/* The eighth of eight. */
+	for (int i = 0; i < 7; i++)
+		tops[i] = path_of("nowhere");
+	snprintf(place, sizeof(place), "%s/nnnnnnn", directory);
+	tops[7] = place;
+	snprintf(wanted, sizeof(wanted), "%s/below", place);
+	snprintf(elsewhere, sizeof(elsewhere), "%s/nnnnnnnn/below", directory);
+	check_place(tops, 8, wanted, elsewhere);
+	/* Through a mount at another place it has another path; below a mount inside the directory it has the directory's. */
+	snprintf(beside, sizeof(beside), "%s/mounted", directory);
+	mkdir(beside, 0755);
+	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) || mount(place, beside, NULL, MS_BIND, NULL))
+		return;
+	top = beside;
+	snprintf(elsewhere, sizeof(elsewhere), "%s/below", place);
+	snprintf(wanted, sizeof(wanted), "%s/below", beside);
+	check_place(&top, 1, wanted, elsewhere);
+	top = place;
+	check_place(&top, 1, elsewhere, wanted);
+	CHECK(umount2(beside, MNT_DETACH) == 0, "umount");
+	snprintf(beside, sizeof(beside), "%s/inner", place);
+	mkdir(beside, 0755);
+	if (mount("tmpfs", beside, "tmpfs", 0, NULL))
+		return;
+	snprintf(wanted, sizeof(wanted), "%s/below", beside);
+	snprintf(elsewhere, sizeof(elsewhere), "%s/n/below", directory);
+	check_place(&top, 1, wanted, elsewhere);
+	CHECK(umount2(beside, MNT_DETACH) == 0, "umount");
+}
+
 static void part_cgroup(void)
 {
 	const char *one = path_of("in-cgroup"), *two = path_of("outside");
@@ -1177,6 +1283,45 @@ static void part_cramped(void)
 	CHECK(refused > 0, "without any room there is no tracker");
 }
 
+/* Nothing of a tracker stands where the host has its standard streams closed; it may put /dev/null there later, as daemons do. */
+static void check_closed_streams(void)
+{
+	pid_t child = fork();
+	int status = 0;
+
+	if (child == 0) {
+		const char *path = path_of("without-streams");
+		struct seen seen = {.path = path};
+		int32_t self = getpid();
+		struct fdspan_options options = options_for(&self, 1);
+		struct fdspan_tracker *tracker = NULL;
+
+		close(make(path));
+		options.on_log = NULL;
+		options.on_event = on_event;
+		options.event_context = &seen;
+		for (int fd = 0; fd < 3; fd++)
+			close(fd);
+		if (fdspan_open(&options, &tracker) != 0)
+			_exit(1);
+		for (int fd = 0; fd < 3; fd++)
+			if (fcntl(fd, F_GETFD) != -1)
+				_exit(2);
+		for (int fd = 0; fd < 3; fd++)
+			if (open("/dev/null", O_RDWR) != fd)
+				_exit(3);
+		int fd = make(path);
+
+		run_until(tracker, &seen.opened, 1);
+		close(fd);
+		run_until(tracker, &seen.closed, 1);
+		fdspan_close(tracker);
+		_exit(seen.opened == 1 && seen.closed == 1 ? 0 : 4);
+	}
+	waitpid(child, &status, 0);
+	CHECK(status == 0, "a host without standard streams: %d", WEXITSTATUS(status));
+}
+
 /* The host's own things are as they were. */
 static void part_guest(void)
 {
@@ -1188,6 +1333,7 @@ static void part_guest(void)
 	struct fdspan_tracker *tracker;
 	sigset_t mask, mask_now;
 
+	check_closed_streams();
 	options.on_log = NULL;
 	setlocale(LC_ALL, "C.UTF-8");
 	umask(0027);
@@ -1373,6 +1519,8 @@ int main(int argc, char **argv)
 			part_filters();
 		else if (!strcmp(part, "files"))
 			part_files();
+		else if (!strcmp(part, "places"))
+			part_places();
 		else if (!strcmp(part, "cgroup"))
 			part_cgroup();
 		else if (!strcmp(part, "fork"))

@@ -14,9 +14,9 @@ expect_quiet() { # WHAT
     [ ! -s "$work/err" ] || fail "$1: nothing on stderr: $(head -c 600 "$work/err")"
 }
 
-contract "$work/contract" auto misuse events callbacks queries filters files cgroup fork guest cramped memory
+contract "$work/contract" auto misuse events callbacks queries filters files places cgroup fork guest cramped memory
 expect_quiet "the best backend"
-contract "$work/contract" procfs misuse events callbacks queries filters files cgroup fork guest cramped memory
+contract "$work/contract" procfs misuse events callbacks queries filters files places cgroup fork guest cramped memory
 expect_quiet "procfs"
 for backend in auto procfs; do
     contract "$work/contract_cpp" $backend

@@ -1,6 +1,7 @@
 // The C interface (fdspan/fdspan.h): checks what it is given, calls the C++ below, lets no exception out.
 #include "fdspan/fdspan.h"
 
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -34,6 +35,34 @@ using fdspan::Event;
 using fdspan::Result;
 
 namespace {
+
+// The numbers 0 to 2 are the host's standard streams, even while it has them closed: what prints there, or puts /dev/null there later, must
+// not meet a descriptor of ours. Meanwhile something stands there that can neither be read nor written, like a closed one.
+class StandardStreams {
+public:
+    StandardStreams() {
+        while (count_ <= STDERR_FILENO) {
+            const int fd = ::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+            if (fd > STDERR_FILENO) ::close(fd);
+            if (fd < 0 || fd > STDERR_FILENO) return;
+            held_[count_++] = fd;
+        }
+    }
+    StandardStreams(const StandardStreams&) = delete;
+    StandardStreams& operator=(const StandardStreams&) = delete;
+    ~StandardStreams() {
+        const int error = errno;
+        // Another thread may have put its own there.
+        for (int i = 0; i < count_; ++i) {
+            if ((::fcntl(held_[i], F_GETFL) & (O_PATH | O_DIRECTORY)) == (O_PATH | O_DIRECTORY)) ::close(held_[i]);
+        }
+        errno = error;
+    }
+
+private:
+    int held_[STDERR_FILENO + 1] = {};
+    int count_ = 0;
+};
 
 constexpr std::size_t max_buffer_events = 65536;
 constexpr std::uint64_t least_memory_bytes = 4U << 20;
@@ -361,6 +390,7 @@ int fdspan_open(const fdspan_options* given, fdspan_tracker** tracker) {
         auto made = std::make_unique<fdspan_tracker>();
         fdspan::TrackerOptions with;
         if (const int code = take_options(given, options, *made, with); code != 0) return code;
+        const StandardStreams streams;
         return give_tracker(std::move(made), fdspan::Tracker::open(with), tracker);
     });
 }
@@ -394,6 +424,7 @@ int fdspan_adopt(const fdspan_options* given, int socket, fdspan_tracker** track
             options.memory_bytes != 0 || options.poll_interval_ns != 0) {
             return -EINVAL;
         }
+        const StandardStreams streams;
         auto adopted = fdspan::Tracker::adopt(with, fdspan_version(), socket);
         if (adopted) {
             made->filter.paths = (*adopted)->options().paths;
