@@ -85,6 +85,11 @@ struct inode {
 	struct hlist_head i_dentry;
 };
 
+/* The first type that is an array of words. */
+struct cpumask {
+	unsigned long bits[1];
+};
+
 struct hlist_bl_node {
 	struct hlist_bl_node *next, **pprev;
 };

@@ -128,7 +128,8 @@ static __always_inline void fdspan_slot_clear(struct fdspan_table *table, __u64 
 {
 	__u64 *word = fdspan_slot_word(table, pointer, set, fd);
 
-	if (word)
+	/* Mostly there is nothing to clear, and looking takes no lock of the bus. */
+	if (word && (*word >> ((__u32)fd % FDSPAN_WORD_BITS) & 1))
 		__sync_fetch_and_and(word, ~(1ULL << ((__u32)fd % FDSPAN_WORD_BITS)));
 }
 

@@ -154,15 +154,19 @@ static __always_inline bool fdspan_tracking(void *ctx)
 
 /* ---- looking at a table ---- */
 
+/* One word of an array: as the first one of a kernel type that begins with some, it can be read without the call of a helper. */
+static __always_inline __u64 fdspan_word_at(__u64 address)
+{
+	return FDSPAN_READ(struct cpumask, address, bits[0]);
+}
+
 static __always_inline __u64 fdspan_slot(struct files_struct *files, __s32 fd)
 {
 	struct fdtable *fdt = files->fdt;
-	__u64 file = 0;
 
 	if (fd < 0 || (__u32)fd >= fdt->max_fds)
 		return 0;
-	bpf_probe_read_kernel(&file, sizeof(file), fdt->fd + fd);
-	return file;
+	return fdspan_word_at((__u64)(fdt->fd + fd));
 }
 
 static __always_inline __u64 fdspan_open_word(struct files_struct *files, __u32 word)
@@ -383,29 +387,10 @@ static long fdspan_compare_name(__u32 index, void *context)
 	return !search->left || search->walk.done;
 }
 
-#define PIDFS_MAGIC 0x50494446
-
-/*
- * Whether a file is one that is asked for: by its type, and by its path as a record of its opening has it. In doubt it is. A rename
- * of a directory above it in this very moment may give the wrong answer.
- */
-__noinline int fdspan_file_in_scope(__u64 file)
+static __always_inline int fdspan_place_is_wanted(struct fdspan_scope_files *wanted, __u64 file)
 {
-	__u32 zero = 0;
-	struct fdspan_place_search search = {.wanted = bpf_map_lookup_elem(&scope_files, &zero)};
-	__u64 inode = fdspan_inode(file);
-	__u64 sb = (__u64)FDSPAN_READ(struct inode, inode, i_sb);
-	__u64 magic = FDSPAN_READ(struct super_block, sb, s_magic);
-	__u32 type = FDSPAN_READ(struct inode, inode, i_mode) >> 12 & 15;
+	struct fdspan_place_search search = {.wanted = wanted};
 
-	if (!search.wanted)
-		return 1;
-	if (magic == ANON_INODE_FS_MAGIC || magic == PIDFS_MAGIC)
-		type = 0;
-	if (!(search.wanted->types >> type & 1))
-		return 0;
-	if (!search.wanted->tops)
-		return 1;
 	fdspan_walk_start(&search.walk, file);
 	bpf_loop(FDSPAN_MAX_NAMES, fdspan_measure_name, &search.walk, 0);
 	if (!search.walk.done)
@@ -423,18 +408,187 @@ __noinline int fdspan_file_in_scope(__u64 file)
 }
 
 /*
+ * The same where memory can be read directly, for nearly all files: on the way up no name is looked at, and then only as many from the
+ * root down as it takes to leave the file out, mostly one. `unsure`: the walk above has to tell.
+ */
+#define FDSPAN_NEAR_NAMES 12
+
+/* Of the tops in `left`, those that have this name at this level: its length and first 15 bytes. */
+__noinline int fdspan_tops_with(__u32 level, __u32 left, __u32 length, __u64 begin, __u64 rest)
+{
+	__u32 zero = 0, at = level & (FDSPAN_TOP_NAMES - 1);
+	struct fdspan_scope_files *wanted = bpf_map_lookup_elem(&scope_files, &zero);
+
+	if (!wanted)
+		return left;
+	for (__u32 i = 0; i < FDSPAN_MAX_TOPS; i++) {
+		struct fdspan_top *top = &wanted->top[i];
+		__u64 *words = (__u64 *)top->names[at];
+
+		if (i >= wanted->tops)
+			return left & ((1U << i) - 1);
+		if (level < top->depth && (top->lengths[at] != length || words[0] != begin || words[1] != rest))
+			left &= ~(1U << i);
+	}
+	return left;
+}
+
+/* What stands behind the name is cut off. Wherever the kernel keeps one, 16 bytes can be read. */
+static __always_inline __u64 fdspan_first_bytes(__u64 word, __u32 bytes)
+{
+	return bytes >= sizeof(word) ? word : word & ((1ULL << (8 * (bytes & 7))) - 1);
+}
+
+static __always_inline int fdspan_near_place_is_wanted(struct fdspan_scope_files *wanted, __u64 file, bool *unsure)
+{
+	struct dentry *way[FDSPAN_NEAR_NAMES] = {};
+	struct dentry *dentry = FDSPAN_CAST(struct file, file)->f_path.dentry;
+	__u64 at = (__u64)FDSPAN_CAST(struct file, file)->f_path.mnt - bpf_core_field_offset(struct mount, mnt);
+	struct mount *mount = FDSPAN_CAST(struct mount, at);
+	struct dentry *root = mount->mnt.mnt_root;
+	__u32 names = 0, left = (1U << FDSPAN_MAX_TOPS) - 1;
+
+	*unsure = true;
+	if (dentry->d_parent == dentry && dentry != root) {
+		/* In no directory, like a memfd or a pipe: it has one name all the same. */
+		way[0] = dentry;
+		names = 1;
+	} else {
+#define FDSPAN_STEP_UP(number)                                                                                         \
+	if (dentry != root) {                                                                                          \
+		way[number] = dentry;                                                                                  \
+		names = (number) + 1;                                                                                  \
+		dentry = dentry->d_parent;                                                                             \
+	}
+		FDSPAN_STEP_UP(0) FDSPAN_STEP_UP(1) FDSPAN_STEP_UP(2) FDSPAN_STEP_UP(3)
+		FDSPAN_STEP_UP(4) FDSPAN_STEP_UP(5) FDSPAN_STEP_UP(6) FDSPAN_STEP_UP(7)
+		FDSPAN_STEP_UP(8) FDSPAN_STEP_UP(9) FDSPAN_STEP_UP(10) FDSPAN_STEP_UP(11)
+		if (dentry != root)
+			return 1;
+		/* The root of a mount tree is its own parent, or is mounted on the root of one that is. */
+		struct mount *above = mount->mnt_parent;
+
+		if (above != mount && (above->mnt_parent != above || mount->mnt_mountpoint != above->mnt.mnt_root))
+			return 1;
+	}
+	*unsure = false;
+	/* Below the file's own name there is one without a length, which no top has. */
+	for (__u32 level = 0; level <= FDSPAN_NEAR_NAMES && level < wanted->deepest; level++) {
+		__u32 length = 0;
+		__u64 begin = 0, rest = 0;
+
+		if (level < names) {
+			struct dentry *named = FDSPAN_CAST(struct dentry, way[names - 1 - level]);
+			__u64 text = (__u64)named->d_name.name;
+
+			length = named->d_name.len;
+			begin = fdspan_first_bytes(FDSPAN_CAST(struct cpumask, text)->bits[0], length);
+			if (length > sizeof(begin))
+				rest = fdspan_first_bytes(FDSPAN_CAST(struct cpumask, text + sizeof(begin))->bits[0],
+							  length < FDSPAN_TOP_NAME_BYTES ? length - sizeof(begin) : sizeof(rest) - 1);
+		}
+		left = fdspan_tops_with(level, left, length, begin, rest);
+		if (!left)
+			return 0;
+		if (!length)
+			break;
+	}
+	return 1;
+}
+
+#define PIDFS_MAGIC 0x50494446
+
+/*
+ * Whether a file is one that is asked for: by its type, and by its path as a record of its opening has it. In doubt it is. A rename
+ * of a directory above it in this very moment may give the wrong answer.
+ */
+__noinline int fdspan_file_in_scope(__u64 file)
+{
+	__u32 zero = 0;
+	struct fdspan_scope_files *wanted = bpf_map_lookup_elem(&scope_files, &zero);
+
+	if (!wanted)
+		return 1;
+	if (wanted->types != FDSPAN_ALL_TYPES) {
+		__u64 inode = fdspan_inode(file);
+		__u64 sb = (__u64)FDSPAN_READ(struct inode, inode, i_sb);
+		__u64 magic = FDSPAN_READ(struct super_block, sb, s_magic);
+		__u32 type = FDSPAN_READ(struct inode, inode, i_mode) >> 12 & 15;
+
+		if (magic == ANON_INODE_FS_MAGIC || magic == PIDFS_MAGIC)
+			type = 0;
+		if (!(wanted->types >> type & 1))
+			return 0;
+	}
+	if (!wanted->tops)
+		return 1;
+	if (fdspan_have_rdonly_cast) {
+		bool unsure;
+		int is_wanted = fdspan_near_place_is_wanted(wanted, file, &unsure);
+
+		if (!unsure)
+			return is_wanted;
+	}
+	return fdspan_place_is_wanted(wanted, file);
+}
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct fdspan_outside);
+} outside SEC(".maps");
+
+static __always_inline struct fdspan_outside *fdspan_outside_place(__u64 file)
+{
+	__u32 place = (file >> 6 ^ file >> 18) & (FDSPAN_OUTSIDE_PLACES - 1);
+
+	return bpf_map_lookup_elem(&outside, &place);
+}
+
+/*
+ * Whether the end of a file without an entry is no news. User space knows of it from a snapshot at the most, and so what was left out
+ * since the last one needs no second look, even if it was moved meanwhile.
+ */
+static __always_inline bool fdspan_ends_outside(const struct fdspan_settings *with, __u64 file)
+{
+	struct fdspan_outside *left_out = fdspan_outside_place(file);
+
+	if (with->outside_since && left_out && left_out->file == file && left_out->since == with->outside_since &&
+	    left_out->inode == fdspan_inode(file))
+		return true;
+	return !fdspan_file_in_scope(file);
+}
+
+/*
  * A description with an entry is followed to its end, wherever its file is moved. Of another one that is not asked for nothing is
  * kept, and what an earlier one left under its address must not speak for it.
  */
 static __always_inline bool fdspan_begin_in_scope(const struct fdspan_settings *with, __u64 file, __u64 inode, bool fresh)
 {
+	struct fdspan_description *description;
+	struct fdspan_outside *left_out;
+	__u64 since = with->outside_since;
+
 	if (!(with->scope & FDSPAN_SCOPE_FILES))
 		return true;
-	if (!fresh && fdspan_description_of(file, inode))
+	description = bpf_map_lookup_elem(&descriptions, &file);
+	if (description && !fresh && description->inode == inode)
 		return true;
-	if (fdspan_file_in_scope(file))
+	left_out = fdspan_outside_place(file);
+	if (fdspan_file_in_scope(file)) {
+		if (left_out && left_out->file == file)
+			left_out->file = 0;
 		return true;
-	bpf_map_delete_elem(&descriptions, &file);
+	}
+	if (left_out) {
+		left_out->file = file;
+		left_out->inode = inode;
+		left_out->since = since;
+	}
+	/* A look-up takes no lock. */
+	if (description)
+		bpf_map_delete_elem(&descriptions, &file);
 	return false;
 }
 
@@ -712,7 +866,7 @@ static __always_inline void fdspan_send_closed(struct fdspan_settings *with, __u
 /*
  * A descriptor of `file` ends. Without other references (`last`) its description goes with it; with some it stays, and who
  * they are is for a snapshot to find out. `first`: it is the one that the description was made with. `remains`: what was
- * noted of its file when that may be gone.
+ * noted of its file when that may be gone. `now`: 0 has the clock read here, where there are news, because only they say when.
  */
 static __always_inline void fdspan_span_ends(__s32 fd, __u64 file, struct fdspan_description *description, bool first,
 					     bool last, const struct fdspan_remains *remains, __u64 now, enum fdspan_news news)
@@ -732,8 +886,10 @@ static __always_inline void fdspan_span_ends(__s32 fd, __u64 file, struct fdspan
 	if (!with || !with->emit || news == FDSPAN_NEWS_NONE || (news == FDSPAN_NEWS_RELEASED && !last))
 		return;
 	/* With remains the file itself may be gone. */
-	if (!description && !remains && (with->scope & FDSPAN_SCOPE_FILES) && !fdspan_file_in_scope(file))
+	if (!description && !remains && (with->scope & FDSPAN_SCOPE_FILES) && fdspan_ends_outside(with, file))
 		return;
+	if (!now)
+		now = bpf_ktime_get_boot_ns();
 	fdspan_send_closed(with, news == FDSPAN_NEWS_CLOSED ? FDSPAN_RECORD_CLOSED : FDSPAN_RECORD_RELEASED,
 			   id ?: fdspan_hide(with, file), earliest, latest, news == FDSPAN_NEWS_CLOSED ? fd : -1, last,
 			   remains ? *remains : fdspan_remains_of(fdspan_inode(file)), now);
@@ -760,7 +916,8 @@ static __always_inline void fdspan_slot_ends(__u64 table, __s32 fd, __u64 file, 
 		struct fdspan_descriptor_key key = {.table = table, .fd = fd};
 		struct fdspan_table *known = bpf_map_lookup_elem(&tables, &table);
 
-		bpf_map_delete_elem(&descriptors, &key);
+		if (bpf_map_lookup_elem(&descriptors, &key)) /* takes no lock */
+			bpf_map_delete_elem(&descriptors, &key);
 		if (known) {
 			fdspan_slot_clear(known, table, FDSPAN_SET_INHERITED, fd);
 			fdspan_slot_clear(known, table, FDSPAN_SET_PRESENT, fd);
@@ -773,11 +930,9 @@ static __always_inline void fdspan_closing(__s32 fd)
 {
 	struct files_struct *files = ((struct task_struct *)bpf_get_current_task_btf())->files;
 	__u64 file = fdspan_slot(files, fd);
-	struct fdspan_settings *with = fdspan_settings_get();
 
-	/* Only news say when. */
-	if (file && with)
-		fdspan_slot_ends((__u64)files, fd, file, with->emit ? bpf_ktime_get_boot_ns() : 0, FDSPAN_NEWS_CLOSED);
+	if (file)
+		fdspan_slot_ends((__u64)files, fd, file, 0, FDSPAN_NEWS_CLOSED);
 }
 
 /* Every descriptor of a table in [first, last]. */

@@ -199,7 +199,7 @@ static __always_inline void fdspan_handle_closing(__u64 table, __u64 fd)
 	__u64 file = fdspan_slot(files, fd);
 
 	if (file)
-		fdspan_slot_ends(table, fd, file, bpf_ktime_get_boot_ns(), FDSPAN_NEWS_CLOSED);
+		fdspan_slot_ends(table, fd, file, 0, FDSPAN_NEWS_CLOSED);
 }
 FDSPAN_HOOK2(closing, file_close_fd_locked, fdspan_handle_closing)
 

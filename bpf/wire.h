@@ -103,12 +103,13 @@ struct fdspan_settings {
 	fdspan_u32 version;  /* FDSPAN_MAPS_VERSION of who made the maps */
 	fdspan_u32 scope;    /* FDSPAN_SCOPE_*; 0: everybody is tracked */
 	fdspan_u64 build;    /* of the programs: who finds another number than its own can't read their records */
+	fdspan_u64 outside_since; /* end of the last snapshot; 0: one is being read. `outside` is valid with this very number only */
 };
 #define FDSPAN_SCOPE_PROCESSES 1u /* those in `scope_processes` … */
 #define FDSPAN_SCOPE_CGROUPS 2u   /* … and those in or below a cgroup of `scope_cgroups` */
 #define FDSPAN_SCOPE_WHO (FDSPAN_SCOPE_PROCESSES | FDSPAN_SCOPE_CGROUPS)
 #define FDSPAN_SCOPE_FILES 4u     /* of these, only files that `scope_files` has room for */
-#define FDSPAN_MAPS_VERSION 2u /* a change of any value in this section moves it */
+#define FDSPAN_MAPS_VERSION 3u /* a change of any value in this section moves it */
 /* Places in hook_seen: a function's hook is at its attach cookie, a syscall's at its number. */
 #define FDSPAN_MAX_HOOKS 1024
 #define FDSPAN_HOOK_EXIT(number) (number)
@@ -116,12 +117,13 @@ struct fdspan_settings {
 #define FDSPAN_HOOKS_SYSCALL 1u
 #define FDSPAN_HOOKS_TRAMPOLINE 2u
 #define FDSPAN_HOOKS_KPROBE 3u
-FDSPAN_ASSERT_SIZE(struct fdspan_settings, 168);
+FDSPAN_ASSERT_SIZE(struct fdspan_settings, 176);
 
 /*
  * scope_files: one entry. What it leaves out, user space would leave out as well; what it lets through, user space looks at again: of
  * the directories only the outermost names are here, and of each name its beginning.
  */
+#define FDSPAN_ALL_TYPES 0xffffu
 #define FDSPAN_MAX_TOPS 8
 #define FDSPAN_TOP_NAMES 16
 #define FDSPAN_TOP_NAME_BYTES 16 /* of a name, the NUL behind it included */
@@ -134,9 +136,20 @@ struct fdspan_top {
 struct fdspan_scope_files {
 	fdspan_u32 types; /* bits by i_mode >> 12; bit 0 for what has no type */
 	fdspan_u32 tops;  /* in use; 0: files anywhere */
+	fdspan_u32 deepest; /* the largest of their depths */
+	fdspan_u32 pad;
 	struct fdspan_top top[FDSPAN_MAX_TOPS];
 };
-FDSPAN_ASSERT_SIZE(struct fdspan_scope_files, 2632);
+FDSPAN_ASSERT_SIZE(struct fdspan_scope_files, 2640);
+
+/* outside: by a few bits of its address, the last struct file that `scope_files` left out when a descriptor of it began. */
+#define FDSPAN_OUTSIDE_PLACES 4096u
+struct fdspan_outside {
+	fdspan_u64 file;
+	fdspan_u64 inode;
+	fdspan_u64 since; /* settings.outside_since before it was looked at */
+};
+FDSPAN_ASSERT_SIZE(struct fdspan_outside, 24);
 
 /* What a syscall is to the syscall backend; at its entry and its exit it may be different things. From UNLINK on they remove names. */
 enum fdspan_call {

@@ -234,7 +234,10 @@ Result<Snapshot> Tracker::State::read_snapshot(const std::vector<pid_t>& who, bo
     SnapshotRequest request = index_request();
     request.pids = who;
     request.hidden = removals.has_unheld();
-    return reader ? reader->read(request, census) : read_procfs_snapshot(request);
+    if (tracking) tracking->snapshot_begins();
+    auto snapshot = reader ? reader->read(request, census) : read_procfs_snapshot(request);
+    if (tracking) tracking->snapshot_ended();
+    return snapshot;
 }
 
 // Loads the kernel side.

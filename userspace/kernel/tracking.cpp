@@ -167,7 +167,7 @@ Result<std::uint64_t> count_entries(int map, std::size_t key_bytes, std::size_t 
 // false: nothing is left out.
 bool make_file_sieve(const TrackingOptions& options, fdspan_scope_files& sieve) {
     sieve = {};
-    sieve.types = 0xffff;
+    sieve.types = FDSPAN_ALL_TYPES;
     if (options.types != 0) {
         const auto wanted = [&](FileType type) { return (options.types >> static_cast<unsigned>(type) & 1U) != 0; };
         sieve.types = wanted(FileType::anon) || wanted(FileType::unknown) ? 1 : 0;
@@ -185,9 +185,10 @@ bool make_file_sieve(const TrackingOptions& options, fdspan_scope_files& sieve) 
                 path.copy(top.names[top.depth++], std::min<std::size_t>(end - at, FDSPAN_TOP_NAME_BYTES - 1), at);
                 at = end + 1;
             }
+            sieve.deepest = std::max(sieve.deepest, top.depth);
         }
     }
-    return sieve.types != 0xffff || sieve.tops != 0;
+    return sieve.types != FDSPAN_ALL_TYPES || sieve.tops != 0;
 }
 
 constexpr const char* pinned_maps[] = {"descriptions", "descriptors", "tables", "table_chunks", "settings", "counters"};
@@ -365,6 +366,7 @@ Result<void> Tracking::State::load() {
                                         {"table_chunks", options.max_table_chunks},
                                         {"scope_processes", options.pids.empty() && options.trees.empty() ? 1 : max_scope_processes},
                                         {"scope_cgroups", static_cast<std::uint32_t>(std::max<std::size_t>(1, options.cgroup_ids.size()))},
+                                        {"outside", options.tops.empty() && options.types == 0 ? 1 : FDSPAN_OUTSIDE_PLACES},
                                         {"ring", options.ring_bytes}}) {
         if (auto done = size_map(name, entries); !done) return done;
     }
@@ -781,6 +783,14 @@ Result<std::size_t> Tracking::drain(const TakeRecord& take) {
 
 void Tracking::announce_waiting() {
     std::atomic_ref<std::uint32_t>(state_->settings.data->sleeping).store(1, std::memory_order_seq_cst);
+}
+
+void Tracking::snapshot_begins() {
+    std::atomic_ref<std::uint64_t>(state_->settings.data->outside_since).store(0, std::memory_order_seq_cst);
+}
+
+void Tracking::snapshot_ended() {
+    std::atomic_ref<std::uint64_t>(state_->settings.data->outside_since).store(boottime_now_ns(), std::memory_order_seq_cst);
 }
 
 void Tracking::set_census(std::uint64_t at_ns) { state_->settings.data->census_ns = at_ns; }

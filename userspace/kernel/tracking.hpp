@@ -135,6 +135,10 @@ public:
     // Announces that the reader goes to wait: the next record wakes ring_fd(). Drain once more after it, for what came between.
     void announce_waiting();
 
+    // Around each snapshot: what it may find, the kernel must not have left out for good.
+    void snapshot_begins();
+    void snapshot_ended();
+
     // Notes that a census of all references was entered into the maps by then (CLOCK_BOOTTIME).
     void set_census(std::uint64_t at_ns);
 
