@@ -437,7 +437,7 @@ static __noinline int fdspan_enter_removal(void)
 	struct fdspan_settings *with = fdspan_settings_get();
 	__u64 thread = bpf_get_current_pid_tgid();
 
-	if (!with || !with->emit)
+	if (!with || !fdspan_emits(with))
 		return 0;
 	__u64 now = bpf_ktime_get_boot_ns();
 
@@ -451,7 +451,7 @@ static __always_inline void fdspan_removed(__u16 how, __u16 places, __s32 dfd, _
 	struct fdspan_settings *with = fdspan_settings_get();
 	__u64 now = bpf_ktime_get_boot_ns();
 
-	if (!with || !with->emit)
+	if (!with || !fdspan_emits(with))
 		return;
 	__u64 seq = fdspan_next_seq();
 	struct fdspan_unlinked *record = bpf_ringbuf_reserve(&ring, FDSPAN_UNLINKED_BYTES(places), 0);

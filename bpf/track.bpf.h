@@ -59,6 +59,16 @@ struct {
 	__type(value, __u32);
 } scope_cgroups SEC(".maps");
 
+/* Known when the programs are verified, which is half the work without what these keep out: settings.scope has FDSPAN_SCOPE_FILES … */
+const volatile bool fdspan_sieves_files = false;
+/* … and settings.emit may ever be set. */
+const volatile bool fdspan_may_emit = false;
+
+static __always_inline bool fdspan_emits(const struct fdspan_settings *with)
+{
+	return fdspan_may_emit && with->emit;
+}
+
 #define FDSPAN_MAX_CGROUP_DEPTH 16
 
 static __noinline bool fdspan_cgroup_in_scope(void)
@@ -570,7 +580,7 @@ static __always_inline bool fdspan_begin_in_scope(const struct fdspan_settings *
 	struct fdspan_outside *left_out;
 	__u64 since = with->outside_since;
 
-	if (!(with->scope & FDSPAN_SCOPE_FILES))
+	if (!fdspan_sieves_files)
 		return true;
 	description = bpf_map_lookup_elem(&descriptions, &file);
 	if (description && !fresh && description->inode == inode)
@@ -732,7 +742,7 @@ static __always_inline void fdspan_begins(struct fdspan_settings *with, struct f
 			.opened_earliest_ns = now,
 			.opened_latest_ns = now,
 			/* Who reads the map without news knows how to make it. */
-			.id = with->emit ? fdspan_hide(with, file) : 0,
+			.id = fdspan_emits(with) ? fdspan_hide(with, file) : 0,
 			.inode = inode,
 			.table = table,
 			.fd = fd,
@@ -760,7 +770,7 @@ static __always_inline void fdspan_begins(struct fdspan_settings *with, struct f
 			id = fdspan_hide(with, file);
 		}
 	}
-	if (with->emit)
+	if (fdspan_emits(with))
 		fdspan_send_opened(with, files, fd, file, how, cloexec, id, earliest, latest, now);
 }
 
@@ -804,7 +814,7 @@ static __always_inline void fdspan_opened(__s32 fd, __u16 how, bool doubtful)
 {
 	struct fdspan_settings *with = fdspan_settings_get();
 
-	if (!with || ((doubtful || (with->scope & FDSPAN_SCOPE_FILES)) && !fdspan_is_kept(fd, how, doubtful)))
+	if (!with || ((doubtful || fdspan_sieves_files) && !fdspan_is_kept(fd, how, doubtful)))
 		return;
 	fdspan_descriptor_begins(fd, how);
 }
@@ -883,10 +893,10 @@ static __always_inline void fdspan_span_ends(__s32 fd, __u64 file, struct fdspan
 		else if (first)
 			description->table = 0;
 	}
-	if (!with || !with->emit || news == FDSPAN_NEWS_NONE || (news == FDSPAN_NEWS_RELEASED && !last))
+	if (!with || !fdspan_emits(with) || news == FDSPAN_NEWS_NONE || (news == FDSPAN_NEWS_RELEASED && !last))
 		return;
 	/* With remains the file itself may be gone. */
-	if (!description && !remains && (with->scope & FDSPAN_SCOPE_FILES) && fdspan_ends_outside(with, file))
+	if (!description && !remains && fdspan_sieves_files && fdspan_ends_outside(with, file))
 		return;
 	if (!now)
 		now = bpf_ktime_get_boot_ns();
@@ -1143,7 +1153,7 @@ static __always_inline void fdspan_send_table(__u16 type, struct task_struct *ta
 {
 	struct fdspan_settings *with = fdspan_settings_get();
 
-	if (!with || !with->emit)
+	if (!with || !fdspan_emits(with))
 		return;
 	struct fdspan_table_record *record = FDSPAN_RESERVE(type, record, now);
 
@@ -1288,7 +1298,7 @@ static __always_inline void fdspan_forked(struct task_struct *parent, struct tas
 		if (known)
 			known->flags |= FDSPAN_TABLE_FOREIGN;
 	}
-	if (!with->emit)
+	if (!fdspan_emits(with))
 		return;
 	struct fdspan_fork *record = FDSPAN_RESERVE(FDSPAN_RECORD_FORK, record, now);
 
@@ -1330,7 +1340,7 @@ static __always_inline void fdspan_exiting(struct task_struct *task)
 
 		bpf_map_delete_elem(&scope_processes, &process);
 	}
-	if (!with || !with->emit)
+	if (!with || !fdspan_emits(with))
 		return;
 	struct fdspan_exit *record = FDSPAN_RESERVE(FDSPAN_RECORD_EXIT, record, now);
 

@@ -225,7 +225,7 @@ static __always_inline void fdspan_handle_last_put(__u64 file)
 		}
 		bpf_map_delete_elem(&descriptions, &file);
 	}
-	if (!with->emit || (!id && (with->scope || !(FDSPAN_READ(struct file, file, f_mode) & FMODE_OPENED))))
+	if (!fdspan_emits(with) || (!id && (with->scope || !(FDSPAN_READ(struct file, file, f_mode) & FMODE_OPENED))))
 		return;
 	fdspan_send_closed(with, FDSPAN_RECORD_RELEASED, id ?: fdspan_hide(with, file), earliest, latest, -1, true,
 			   fdspan_remains_of(fdspan_inode(file)), bpf_ktime_get_boot_ns());
@@ -243,7 +243,7 @@ static __always_inline void fdspan_send_removal(__u16 how, __u64 dentry, __u64 i
 	struct fdspan_settings *with = fdspan_settings_get();
 	__u64 now = bpf_ktime_get_boot_ns();
 
-	if (!with || !with->emit)
+	if (!with || !fdspan_emits(with))
 		return;
 	__u64 seq = fdspan_next_seq();
 	struct fdspan_unlinked *record = bpf_ringbuf_reserve(&ring, FDSPAN_UNLINKED_BYTES(1), 0);

@@ -13,7 +13,9 @@ stamping() { bpftool -j link show pinned "$pins/link_fdspan_fork" | jq .prog_id;
 setting() { # BYTE
     bpftool -j map dump pinned "$pins/map_settings" | jq -r ".[0].value[$1]"
 }
-emit=108 # its first byte in struct fdspan_settings
+# First bytes in struct fdspan_settings.
+emit=108
+build=160
 exact() { # PATH
     run ls --json --socket "$socket" -p $$
     [ "$code" -le 3 ] && jq -e --arg path "$1" '.references[] | select(.path == $path and .opened.source == "kernel")' "$work/out" >/dev/null
@@ -65,8 +67,8 @@ stop_daemon
 value=$(bpftool -j map dump pinned "$pins/map_settings" | python3 -c '
 import json, sys
 bytes = [int(byte, 16) for byte in json.load(sys.stdin)[0]["value"]]
-bytes[-1] ^= 1
-print(*bytes)') || fail "the settings can't be read"
+bytes[int(sys.argv[1])] ^= 1
+print(*bytes)' "$build") || fail "the settings can't be read"
 # shellcheck disable=SC2086
 bpftool map update pinned "$pins/map_settings" key 0 0 0 0 value $value || fail "the settings can't be written"
 start_daemon --pinned true

@@ -277,6 +277,8 @@ struct Tracking::State {
     std::vector<HookStatus> hooks;
     SettingsPage settings;
     std::unique_ptr<ring_buffer, RingDeleter> ring;
+    fdspan_scope_files sieve{};  // what goes into the map scope_files …
+    bool sieves_files = false;   // … if anything is left out
     TimeMaps maps;
     int hook_seen = -1;
     int scope_map = -1;
@@ -359,6 +361,11 @@ Result<void> Tracking::State::load() {
     object = std::move(*opened);
 
     if (auto done = set_compat_constants(*object, **types); !done) return done;
+    sieves_files = make_file_sieve(options, sieve);
+    for (const auto& [name, value] : {std::pair{"fdspan_sieves_files", sieves_files}, {"fdspan_may_emit", options.emit}}) {
+        const std::uint8_t byte[] = {value};
+        if (auto done = set_constant(*object, name, byte); !done) return done;
+    }
     kprobes_where_preempted = !backend->functions.empty() && kernel_preempts() && try_kprobe();
     for (const auto& [name, entries] : {std::pair{"descriptions", options.max_descriptions},
                                         {"descriptors", options.max_descriptors},
@@ -366,7 +373,7 @@ Result<void> Tracking::State::load() {
                                         {"table_chunks", options.max_table_chunks},
                                         {"scope_processes", options.pids.empty() && options.trees.empty() ? 1 : max_scope_processes},
                                         {"scope_cgroups", static_cast<std::uint32_t>(std::max<std::size_t>(1, options.cgroup_ids.size()))},
-                                        {"outside", options.tops.empty() && options.types == 0 ? 1 : FDSPAN_OUTSIDE_PLACES},
+                                        {"outside", sieves_files ? FDSPAN_OUTSIDE_PLACES : 1},
                                         {"ring", options.ring_bytes}}) {
         if (auto done = size_map(name, entries); !done) return done;
     }
@@ -447,16 +454,14 @@ Result<void> Tracking::State::fill_scope() {
         const std::uint32_t one = 1;
         if (bpf_map_update_elem(*cgroups, &id, &one, BPF_ANY) != 0) return fail_errno(errno, "choose cgroups to track");
     }
-    fdspan_scope_files sieve;
-    const bool sieves = make_file_sieve(options, sieve);
-    if (sieves) {
+    if (sieves_files) {
         auto files = map_fd("scope_files");
         if (!files) return tl::unexpected(files.error());
         const std::uint32_t zero = 0;
         if (bpf_map_update_elem(*files, &zero, &sieve, BPF_ANY) != 0) return fail_errno(errno, "choose files to track");
     }
     settings.data->scope = (options.pids.empty() && options.trees.empty() ? 0 : FDSPAN_SCOPE_PROCESSES) |
-                           (options.cgroup_ids.empty() ? 0 : FDSPAN_SCOPE_CGROUPS) | (sieves ? FDSPAN_SCOPE_FILES : 0);
+                           (options.cgroup_ids.empty() ? 0 : FDSPAN_SCOPE_CGROUPS) | (sieves_files ? FDSPAN_SCOPE_FILES : 0);
     return {};
 }
 
