@@ -42,39 +42,60 @@ void run_in_threads(unsigned threads, Work&& work) {
     }
 }
 
-// make(thread, begin, end, text) appends what items [begin, end) are to `text`. Each thread has one piece in memory.
+// make(thread, begin, end, text) appends what items [begin, end) are to `text`. Whoever is done with a piece before its turn makes another
+// one, up to two a thread; one thread at a time writes.
 template <class Make>
 void write_in_order(unsigned threads, std::size_t items, Output& output, Make&& make) {
     constexpr std::size_t piece_items = 1024;
-    std::mutex mutex;
-    std::condition_variable turned;
-    std::size_t made = 0;  // pieces that somebody makes or has made
-    std::size_t turn = 0;  // the piece to be written next
-    bool failed = false;
-    const auto work = [&](unsigned thread) {
+    struct Piece {
         std::string text;
-        std::unique_lock lock(mutex);
-        while (!failed && !output.broken() && made * piece_items < items) {
-            const std::size_t piece = made++;
+        bool made = false;
+    };
+    threads = static_cast<unsigned>(std::clamp<std::size_t>(items / piece_items, 1, threads));
+    std::vector<Piece> pieces(2 * std::size_t{threads});  // by number, each in the place of one that was written
+    std::mutex mutex;
+    std::condition_variable written;
+    std::size_t begun = 0;
+    std::size_t turn = 0;  // the piece to be written next
+    bool writing = false;
+    bool ended = false;  // nothing more can be written
+    const auto write_ready = [&](std::unique_lock<std::mutex>& lock) {
+        writing = true;
+        while (!ended && pieces[turn % pieces.size()].made) {
+            Piece& piece = pieces[turn % pieces.size()];
             lock.unlock();
-            text.clear();
-            try {
-                make(thread, piece * piece_items, std::min(items, (piece + 1) * piece_items), text);
-            } catch (...) {
-                lock.lock();
-                failed = true;
-                turned.notify_all();
-                throw;
-            }
+            output.write(piece.text);
+            piece.text.clear();
             lock.lock();
-            turned.wait(lock, [&] { return failed || turn == piece; });
-            if (failed) return;
-            output.write(text);
+            piece.made = false;
+            ended = output.broken();
             ++turn;
-            turned.notify_all();
+            written.notify_all();
+        }
+        writing = false;
+    };
+    const auto work = [&](unsigned thread) {
+        std::unique_lock lock(mutex);
+        try {
+            for (;;) {
+                written.wait(lock, [&] { return ended || begun < turn + pieces.size(); });
+                if (ended || begun * piece_items >= items) return;
+                const std::size_t number = begun++;
+                Piece& piece = pieces[number % pieces.size()];
+                lock.unlock();
+                make(thread, number * piece_items, std::min(items, (number + 1) * piece_items), piece.text);
+                lock.lock();
+                piece.made = true;
+                if (!writing) write_ready(lock);
+            }
+        } catch (...) {
+            if (!lock.owns_lock()) lock.lock();
+            ended = true;
+            written.notify_all();
+            throw;
         }
     };
-    run_in_threads(static_cast<unsigned>(std::clamp<std::size_t>(items / piece_items, 1, threads)), work);
+    run_in_threads(threads, work);
 }
 
 }  // namespace fdspan::cli

@@ -367,14 +367,33 @@ void Listing::sort(const Column* by) {
         const std::uint32_t within = reference.ref == RefKind::fd ? kinds + static_cast<std::uint32_t>(reference.fd) : kinds - 1 - static_cast<std::uint32_t>(reference.ref);
         return std::uint64_t{reference.process} << 32 | within;
     };
-    std::atomic<bool> in_place = true;
-    in_parts([&](unsigned, std::size_t begin, std::size_t end) {
-        const auto from = rows_.begin();
-        const auto first = static_cast<std::ptrdiff_t>(begin == 0 ? 0 : begin - 1);
-        const auto by_place = [&](std::uint32_t a, std::uint32_t b) { return place(a) < place(b); };
-        if (!std::is_sorted(from + first, from + static_cast<std::ptrdiff_t>(end), by_place)) in_place = false;
-    });
-    if (!in_place) {
+    const bool by_opened = by->name == "FD_AGE" || by->name == "OPENED";
+    const bool by_moment = by_opened || by->name == "AGE";
+    std::vector<Key> keys(rows_.size());
+    // False: the rows are not in their places. One look at each row: they are in no cache.
+    const auto make_keys = [&] {
+        std::atomic<bool> in_place = true;
+        in_parts([&](unsigned, std::size_t begin, std::size_t end) {
+            std::uint64_t last = begin == 0 ? 0 : place(rows_[begin - 1]);
+            for (std::size_t at = begin; at < end; ++at) {
+                const std::uint64_t here = place(rows_[at]);
+                if (here < last) in_place = false;
+                last = here;
+                if (by->number == nullptr) continue;
+                const RowContext row = context(own_, rows_[at]);
+                Key& key = keys[at];
+                key.number = by->number(row).value_or(std::numeric_limits<std::uint64_t>::max());
+                if (!by_moment) continue;
+                // What is only known to have been open when it was read is equally old, however late it was read; the
+                // descriptor that may be the oldest comes first then.
+                const Interval& moment = by_opened ? row.reference->opened : age_moment(*row.reference);
+                if (!moment.is_exact() && moment.latest_ns >= snapshot.began_ns) key.number = snapshot.ended_ns;
+                key.second = row.reference->opened.earliest_ns;
+            }
+        });
+        return in_place.load();
+    };
+    if (!make_keys()) {
         std::vector<std::uint64_t> places(rows_.size());
         in_parts([&](unsigned, std::size_t begin, std::size_t end) {
             for (std::size_t at = begin; at < end; ++at) places[at] = place(rows_[at]);
@@ -384,26 +403,11 @@ void Listing::sort(const Column* by) {
         sort_by_runs(order, [&](std::uint32_t a, std::uint32_t b) { return places[a] != places[b] ? places[a] < places[b] : a < b; });
         for (std::uint32_t& at : order) at = rows_[at];
         rows_.swap(order);
+        static_cast<void>(make_keys());
     }
 
-    const bool by_opened = by->name == "FD_AGE" || by->name == "OPENED";
-    const bool by_moment = by_opened || by->name == "AGE";
-    std::vector<Key> keys(rows_.size());
     std::vector<std::string> texts(by->number == nullptr ? rows_.size() : 0);
     for (std::size_t at = 0; at < texts.size(); ++at) by->text(texts[at], context(own_, rows_[at]));
-    in_parts([&](unsigned, std::size_t begin, std::size_t end) {
-        for (std::size_t at = begin; at < end && by->number != nullptr; ++at) {
-            const RowContext row = context(own_, rows_[at]);
-            Key& key = keys[at];
-            key.number = by->number(row).value_or(std::numeric_limits<std::uint64_t>::max());
-            if (!by_moment) continue;
-            // What is only known to have been open when it was read is equally old, however late it was read; the
-            // descriptor that may be the oldest comes first then.
-            const Interval& moment = by_opened ? row.reference->opened : age_moment(*row.reference);
-            if (!moment.is_exact() && moment.latest_ns >= snapshot.began_ns) key.number = snapshot.ended_ns;
-            key.second = row.reference->opened.earliest_ns;
-        }
-    });
     std::vector<std::uint32_t> order(rows_.size());
     std::iota(order.begin(), order.end(), 0U);
     if (by->number == nullptr) {
@@ -526,17 +530,19 @@ std::vector<std::size_t> Listing::measure(std::vector<CellMaker>& makers, bool t
     }
     std::vector<std::vector<std::size_t>> found(makers.size(), widths);
     in_parts([&](unsigned thread, std::size_t begin, std::size_t end) {
+        // Nothing stands behind the last one.
+        std::vector<std::size_t> measured;
         for (std::size_t at = 0; at < columns_.size(); ++at) {
-            const Column& column = *columns_[at];
-            // Nothing stands behind the last one.
-            if (column.of_process || (!terminal && at + 1 == columns_.size() && column.align == Align::left)) continue;
-            std::uint64_t fits = 0;  // the largest number that is no wider
-            for (std::size_t place = begin; place < end; ++place) {
-                const RowContext row = context(makers[thread], rows_[place]);
-                if (column.digits != nullptr) {
-                    const auto number = column.digits(row);
-                    if (number && *number <= fits) continue;
-                    if (number) fits = *number;
+            if (!columns_[at]->of_process && (terminal || at + 1 < columns_.size() || columns_[at]->align != Align::left)) measured.push_back(at);
+        }
+        std::vector<std::uint64_t> fits(columns_.size());  // the largest number that is no wider
+        for (std::size_t place = begin; place < end; ++place) {
+            const RowContext row = context(makers[thread], rows_[place]);
+            for (const std::size_t at : measured) {
+                if (columns_[at]->digits != nullptr) {
+                    const auto number = columns_[at]->digits(row);
+                    if (number && *number <= fits[at]) continue;
+                    if (number) fits[at] = *number;
                 }
                 found[thread][at] = std::max(found[thread][at], display_width(cell(makers[thread], at, row)));
             }
