@@ -90,10 +90,10 @@ struct task_struct___thread_info {
 #define FDSPAN_TIF_32BIT 22 /* TIF_32BIT */
 #endif
 
-/* Of the current task, in a syscall. */
-static __always_inline bool fdspan_syscall_is_compat(void)
+/* `current_task` is in a syscall. */
+static __always_inline bool fdspan_syscall_is_compat(const struct task_struct *current_task)
 {
-	const struct task_struct___thread_info *task = (const void *)bpf_get_current_task_btf();
+	const struct task_struct___thread_info *task = (const void *)current_task;
 
 #if defined(__TARGET_ARCH_x86)
 	return bpf_core_field_exists(task->thread_info.status) && task->thread_info.status & FDSPAN_TS_COMPAT;

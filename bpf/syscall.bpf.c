@@ -276,7 +276,7 @@ static __always_inline void fdspan_received_messages(__u64 at, __s64 count)
 	 1ULL << 30 /* LINK_GET_FD_BY_ID */ | 1ULL << 32 /* ENABLE_STATS */ | 1ULL << 33 /* ITER_CREATE */ |           \
 	 1ULL << 36 /* TOKEN_CREATE */)
 
-static __noinline int fdspan_exit_other(__u32 call, struct pt_regs *regs, __s32 fd)
+static __always_inline int fdspan_exit_other(__u32 call, struct pt_regs *regs, __s32 fd)
 {
 	__u16 how = FDSPAN_HOW_OPEN;
 	__u64 first = FDSPAN_ARG1(regs), second = FDSPAN_ARG2(regs);
@@ -348,7 +348,7 @@ static __noinline int fdspan_exit_other(__u32 call, struct pt_regs *regs, __s32 
 #define CLOSE_RANGE_UNSHARE 2
 #define CLOSE_RANGE_CLOEXEC 4
 
-static __noinline int fdspan_enter_close_range(__u32 first, __u32 last, __u32 flags)
+static __always_inline int fdspan_enter_close_range(__u32 first, __u32 last, __u32 flags)
 {
 	struct files_struct *files = bpf_get_current_task_btf()->files;
 
@@ -517,8 +517,8 @@ static __noinline int fdspan_exit_removal(__u32 call, struct pt_regs *regs)
 const volatile __u8 fdspan_entry_calls[FDSPAN_SYSCALLS];
 const volatile __u8 fdspan_exit_calls[FDSPAN_SYSCALLS];
 
-/* What the hooks of syscalls begin with. `hook`: its place in hook_seen. */
-static __always_inline bool fdspan_syscall_matters(__u32 hook, bool whoever)
+/* What the hooks of syscalls begin with. `task` is the current one; `hook`: its place in hook_seen. */
+static __always_inline bool fdspan_syscall_matters(const struct task_struct *task, __u32 hook, bool whoever)
 {
 	struct fdspan_settings *with = fdspan_settings_get();
 
@@ -526,14 +526,28 @@ static __always_inline bool fdspan_syscall_matters(__u32 hook, bool whoever)
 		return false;
 	if (with->check_pid)
 		fdspan_note_hook(with, hook);
-	return with->tracking_since_ns && (whoever || fdspan_in_scope(with)) && !fdspan_syscall_is_compat();
+	return with->tracking_since_ns && (whoever || fdspan_in_scope(with)) && !fdspan_syscall_is_compat(task);
 }
 
-/* In functions of their own, for the stack: 6.1 allows 512 bytes for all frames together. */
-static __noinline int fdspan_enter_close(__s32 fd)
+/*
+ * In functions of their own, for the stack: 6.1 allows 512 bytes for all frames together. The programs only tell one syscall from
+ * another, because most have nothing to do with files and should not pay for more. A call costs some 10 ns where returns are guarded, so
+ * that a close, and an open without news, take as few as they can.
+ */
+static __noinline int fdspan_enter_close(struct pt_regs *regs, __u32 hook)
 {
-	fdspan_closing(fd);
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	/* A descriptor ends at the entry, while its struct file can still be looked at. */
+	if (fdspan_syscall_matters(task, hook, false))
+		fdspan_closing(task, FDSPAN_ARG1(regs));
 	return 0;
+}
+
+static __noinline int fdspan_other_matters(__u32 hook, __u32 call)
+{
+	/* A removal matters, whoever does it: the file may be open in a process that is in scope. */
+	return fdspan_syscall_matters(bpf_get_current_task_btf(), hook, call >= FDSPAN_CALL_UNLINK);
 }
 
 static __noinline int fdspan_enter_table(__u32 call)
@@ -545,30 +559,13 @@ static __noinline int fdspan_enter_table(__u32 call)
 	return 0;
 }
 
-static __noinline int fdspan_exit_open(__s32 fd)
+static __noinline int fdspan_enter_not_close(struct pt_regs *regs, __u32 call, __u32 hook)
 {
-	fdspan_opened(fd, FDSPAN_HOW_OPEN, false);
-	return 0;
-}
-
-SEC("tp_btf/sys_enter")
-int BPF_PROG(fdspan_sys_enter, struct pt_regs *regs, long id)
-{
-	__u64 number = id;
-	__u32 call;
-
-	if (number >= FDSPAN_SYSCALLS)
-		return 0;
-	call = fdspan_entry_calls[number];
-	if (!call || !fdspan_syscall_matters(FDSPAN_HOOK_ENTRY(number), call >= FDSPAN_CALL_UNLINK))
+	if (!fdspan_other_matters(hook, call))
 		return 0;
 	switch (call) {
 	case FDSPAN_CALL_UNLINK:
 		fdspan_enter_removal();
-		break;
-	/* A descriptor ends at the entry, while its struct file can still be looked at. */
-	case FDSPAN_CALL_CLOSE:
-		fdspan_enter_close(FDSPAN_ARG1(regs));
 		break;
 	case FDSPAN_CALL_CLOSE_RANGE:
 		fdspan_enter_close_range(FDSPAN_ARG1(regs), FDSPAN_ARG2(regs), FDSPAN_ARG3(regs));
@@ -587,22 +584,46 @@ int BPF_PROG(fdspan_sys_enter, struct pt_regs *regs, long id)
 	return 0;
 }
 
-SEC("tp_btf/sys_exit")
-int BPF_PROG(fdspan_sys_exit, struct pt_regs *regs, long result)
+SEC("tp_btf/sys_enter")
+int BPF_PROG(fdspan_sys_enter, struct pt_regs *regs, long id)
 {
-	__u64 number = FDSPAN_SYSCALL_NUMBER(regs);
+	__u64 number = id;
 	__u32 call;
 
 	if (number >= FDSPAN_SYSCALLS)
 		return 0;
-	call = fdspan_exit_calls[number];
-	/* A removal matters, whoever does it: the file may be open in a process that is in scope. */
-	if (!call || !fdspan_syscall_matters(FDSPAN_HOOK_EXIT(number), call >= FDSPAN_CALL_UNLINK))
+	call = fdspan_entry_calls[number];
+	if (!call)
 		return 0;
-	if (call == FDSPAN_CALL_OPEN) {
-		if (result >= 0)
-			fdspan_exit_open(result);
-	} else if (call >= FDSPAN_CALL_UNLINK) {
+	if (call == FDSPAN_CALL_CLOSE)
+		return fdspan_enter_close(regs, FDSPAN_HOOK_ENTRY(number));
+	return fdspan_enter_not_close(regs, call, FDSPAN_HOOK_ENTRY(number));
+}
+
+static __noinline int fdspan_exit_open(__s64 result, __u32 hook)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	if (!fdspan_syscall_matters(task, hook, false) || result < 0)
+		return 0;
+	/* With news it takes more stack than there is here. */
+	if (fdspan_may_emit || fdspan_sieves_files) {
+		fdspan_opened(result, FDSPAN_HOW_OPEN, false);
+		return 0;
+	}
+	struct files_struct *files = task->files;
+	__u64 file = fdspan_slot(files, result);
+
+	if (file)
+		fdspan_stamp((__u64)files, result, file, fdspan_inode(file), 0, 0);
+	return 0;
+}
+
+static __noinline int fdspan_exit_not_open(__u32 call, struct pt_regs *regs, __s64 result, __u32 hook)
+{
+	if (!fdspan_other_matters(hook, call))
+		return 0;
+	if (call >= FDSPAN_CALL_UNLINK) {
 		if (result == 0)
 			fdspan_exit_removal(call, regs);
 	} else if (call == FDSPAN_CALL_DUP2) {
@@ -613,6 +634,22 @@ int BPF_PROG(fdspan_sys_exit, struct pt_regs *regs, long result)
 		fdspan_exit_other(call, regs, result);
 	}
 	return 0;
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(fdspan_sys_exit, struct pt_regs *regs, long result)
+{
+	__u64 number = FDSPAN_SYSCALL_NUMBER(regs);
+	__u32 call;
+
+	if (number >= FDSPAN_SYSCALLS)
+		return 0;
+	call = fdspan_exit_calls[number];
+	if (!call)
+		return 0;
+	if (call == FDSPAN_CALL_OPEN)
+		return fdspan_exit_open(result, FDSPAN_HOOK_EXIT(number));
+	return fdspan_exit_not_open(call, regs, result, FDSPAN_HOOK_EXIT(number));
 }
 
 /* ---- io_uring: works on the table of current, which its workers share ---- */
@@ -664,7 +701,7 @@ static __always_inline void fdspan_uring_submitted(struct io_kiocb *request)
 	struct io_close *close = (void *)&request->cmd;
 
 	if (!BPF_CORE_READ(close, file_slot))
-		fdspan_closing(BPF_CORE_READ(close, fd));
+		fdspan_closing(bpf_get_current_task_btf(), BPF_CORE_READ(close, fd));
 }
 
 static __always_inline void fdspan_uring_completed(struct io_kiocb *request, __s32 result)
