@@ -44,7 +44,7 @@ struct fdspan_row {
 	struct fdspan_row_header header;
 	fdspan_s32 fd;
 	fdspan_u32 flags; /* FDSPAN_ROW_* flags */
-	fdspan_u64 at_ns; /* CLOCK_BOOTTIME when the row was read */
+	fdspan_u64 at_ns; /* CLOCK_BOOTTIME when the row was read; 0: user space knows it well enough */
 	/* set where tid is not pid: */
 	fdspan_u64 table_id; /* FD, THREAD: several threads may share a table of their own */
 	fdspan_u64 place_id; /* CWD, ROOT, THREAD: likewise their cwd and root (struct fs_struct) */
@@ -110,6 +110,7 @@ FDSPAN_ASSERT_SIZE(struct fdspan_iteration, 32);
 #define FDSPAN_WANT_STAT 2u
 #define FDSPAN_WANT_FDINFO 4u
 #define FDSPAN_WANT_TIMES 8u
+#define FDSPAN_WANT_IDS 16u /* with times: description_id */
 #define FDSPAN_LINKED_UNHASHED 1u /* the name it was opened by is gone */
 #define FDSPAN_LINKED_NFS 2u      /* user space looks for silly renames among them */
 

@@ -275,7 +275,7 @@ static __always_inline void fdspan_next_row(struct fdspan_private *own, __u32 ki
 	row->header.kind = kind;
 	row->fd = -1;
 	row->mnt_id = -1;
-	if (iteration.fields & FDSPAN_WANT_TIMES)
+	if (iteration.census)
 		row->at_ns = bpf_ktime_get_boot_ns();
 }
 
@@ -720,7 +720,8 @@ __noinline int fdspan_fill_descriptor(__u32 reader, __u64 task, __u64 table, __u
 	row->opened_latest_ns = times.opened_latest_ns;
 	row->description_earliest_ns = times.description_earliest_ns;
 	row->description_latest_ns = times.description_latest_ns;
-	row->description_id = times.description_id ?: fdspan_hidden(file);
+	if (iteration.fields & FDSPAN_WANT_IDS)
+		row->description_id = times.description_id ?: fdspan_hidden(file);
 	return 0;
 }
 
@@ -741,7 +742,8 @@ __noinline int fdspan_fill_description(__u32 reader, __u64 task, __u64 file, __u
 		row->flags |= FDSPAN_ROW_FORKED;
 	if (!(iteration.fields & FDSPAN_WANT_TIMES))
 		return 0;
-	row->description_id = fdspan_hidden(file);
+	if (iteration.fields & FDSPAN_WANT_IDS)
+		row->description_id = fdspan_hidden(file);
 	if (!fdspan_have_times)
 		return 0;
 	__u64 table = FDSPAN_FOLLOW(own, struct task_struct, task, files);
@@ -760,7 +762,7 @@ __noinline int fdspan_fill_description(__u32 reader, __u64 task, __u64 file, __u
 	if (description) {
 		row->description_earliest_ns = description->opened_earliest_ns;
 		row->description_latest_ns = description->opened_latest_ns;
-		if (description->id)
+		if (description->id && (iteration.fields & FDSPAN_WANT_IDS))
 			row->description_id = description->id;
 	}
 	return 0;
@@ -795,8 +797,10 @@ int fdspan_task_file(struct bpf_iter__task_file *ctx)
 	row->fd = fd;
 	if (row->header.tid != row->header.pid)
 		row->table_id = fdspan_hidden(table);
-	fdspan_fill_inode(reader, inode);
-	fdspan_fill_path(own, held, file);
+	if (iteration.fields & (FDSPAN_WANT_PATH | FDSPAN_WANT_STAT)) {
+		fdspan_fill_inode(reader, inode);
+		fdspan_fill_path(own, held, file);
+	}
 	if (iteration.fields & FDSPAN_WANT_FDINFO) {
 		__u64 fdt = FDSPAN_FOLLOW(own, struct files_struct, table, fdt);
 		__u64 cloexec = 0;

@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -62,26 +63,26 @@ inline SnapshotRequest request_for(pid_t pid, std::uint32_t fields = field_all, 
 
 constexpr std::uint8_t only(RefKind kind) { return static_cast<std::uint8_t>(1U << static_cast<unsigned>(kind)); }
 
-inline const Reference* find_fd(const Snapshot& snapshot, int fd, pid_t tid = 0) {
+inline std::optional<Reference> find_fd(const Snapshot& snapshot, int fd, pid_t tid = 0) {
     for (const Reference& reference : snapshot.references) {
-        if (reference.ref == RefKind::fd && reference.fd == fd && (tid == 0 || reference.tid == tid)) return &reference;
+        if (reference.ref == RefKind::fd && reference.fd == fd && (tid == 0 || reference.tid == tid)) return reference;
     }
-    return nullptr;
+    return std::nullopt;
 }
 
-inline const Reference* find_map(const Snapshot& snapshot, const void* address) {
+inline std::optional<Reference> find_map(const Snapshot& snapshot, const void* address) {
     for (const Reference& reference : snapshot.references) {
         const auto at = reinterpret_cast<std::uint64_t>(address);
-        if (reference.ref == RefKind::mem && reference.map_start <= at && at < reference.map_end) return &reference;
+        if (reference.ref == RefKind::mem && reference.map_start <= at && at < reference.map_end) return reference;
     }
-    return nullptr;
+    return std::nullopt;
 }
 
-inline const Reference* find_kind(const Snapshot& snapshot, RefKind kind) {
+inline std::optional<Reference> find_kind(const Snapshot& snapshot, RefKind kind) {
     for (const Reference& reference : snapshot.references) {
-        if (reference.ref == kind) return &reference;
+        if (reference.ref == kind) return reference;
     }
-    return nullptr;
+    return std::nullopt;
 }
 
 // Everything of a row but its times, as one line.
@@ -89,7 +90,7 @@ inline std::string line_of(const Snapshot& snapshot, const Reference& row) {
     const Process& process = snapshot.processes[row.process];
     std::ostringstream line;
     line << process.pid << " tid " << row.tid << ' ' << to_string(row.ref) << ' ' << row.fd << ' ' << to_string(row.type) << ' '
-         << snapshot.text(row.type_name) << ' ' << to_string(row.name) << ' ' << Catch::Detail::stringify(std::string(snapshot.text(row.path)))
+         << snapshot.text(row.type_name) << ' ' << to_string(row.name) << ' ' << Catch::Detail::stringify(std::string(snapshot.path(row)))
          << " dev " << row.dev.major << ':' << row.dev.minor << " rdev " << row.rdev.major << ':' << row.rdev.minor << " ino " << row.ino
          << " nlink " << row.nlink << " size " << row.size << " allocated " << row.allocated << std::oct << " flags " << row.flags << std::hex
          << " at " << row.pos << " end " << row.map_end << " map " << row.map_flags << std::dec << " mnt " << row.mnt_id << " valid "

@@ -171,10 +171,10 @@ TEST_CASE("bpf: a name decides nothing, the link count and the kernel's own mark
     const UniqueFd decoy = create(folder / "back (deleted)");
     const Snapshot snapshot = read(shared_reader(), request_for(::getpid()));
     const auto check = [&](const UniqueFd& fd, NameState name, const std::string& path) {
-        const Reference* const row = find_fd(snapshot, fd.get());
-        REQUIRE(row != nullptr);
+        const std::optional<Reference> row = find_fd(snapshot, fd.get());
+        REQUIRE(row);
         CHECK(to_string(row->name) == to_string(name));
-        CHECK(snapshot.text(row->path) == path);
+        CHECK(snapshot.path(*row) == path);
     };
     check(real, NameState::named, folder / "real (deleted)");
     check(removed, NameState::deleted, folder / "removed (deleted)");
@@ -199,8 +199,8 @@ TEST_CASE("bpf: what has no exact time lies between the start of its process and
     REQUIRE(snapshot.processes.size() == 1);
     const Process& self = snapshot.processes.front();
     CHECK(self.started.is_exact());
-    const Reference* const row = find_fd(snapshot, file.get());
-    REQUIRE(row != nullptr);
+    const std::optional<Reference> row = find_fd(snapshot, file.get());
+    REQUIRE(row);
     for (const Interval& opened : {row->opened, row->description_opened}) {
         CHECK_FALSE(opened.is_exact());
         CHECK(opened.earliest_ns <= before);
@@ -210,16 +210,16 @@ TEST_CASE("bpf: what has no exact time lies between the start of its process and
         CHECK(opened.earliest_ns + 2'000'000'000 >= before);
     }
     // This program did an exec and its executable was opened by that.
-    const Reference* const exe = find_kind(snapshot, RefKind::exe);
-    REQUIRE(exe != nullptr);
+    const std::optional<Reference> exe = find_kind(snapshot, RefKind::exe);
+    REQUIRE(exe);
     CHECK(exe->description_opened.earliest_ns >= self.started.latest_ns);
     CHECK(exe->opened.earliest_ns == self.started.latest_ns);
 
     // A child that did none has its parent's, which is older than the child.
     const Child child([] { return 0L; });
     const Snapshot forked = read(shared_reader(), request_for(child.pid()));
-    const Reference* const inherited = find_kind(forked, RefKind::exe);
-    REQUIRE(inherited != nullptr);
+    const std::optional<Reference> inherited = find_kind(forked, RefKind::exe);
+    REQUIRE(inherited);
     CHECK(inherited->description_opened.latest_ns <= forked.processes.front().started.earliest_ns);
     CHECK(inherited->description_opened.latest_ns > self.started.latest_ns);
     CHECK(inherited->description_id == exe->description_id);
@@ -241,8 +241,8 @@ TEST_CASE("bpf: a path longer than PATH_MAX is counted and its row stands withou
     const Snapshot snapshot = read(shared_reader(), request_for(child.pid()));
     CHECK(snapshot.gaps.truncated_paths == 2);  // the file and the working directory
     CHECK_FALSE(snapshot.gaps.complete());
-    const Reference* const cwd = find_kind(snapshot, RefKind::cwd);
-    REQUIRE(cwd != nullptr);
+    const std::optional<Reference> cwd = find_kind(snapshot, RefKind::cwd);
+    REQUIRE(cwd);
     CHECK((cwd->valid & field_path) == 0);
     CHECK((cwd->valid & field_stat) != 0);
     CHECK(cwd->type == FileType::dir);
@@ -265,9 +265,9 @@ TEST_CASE("bpf: paths of two thousand short names are whole") {
     std::string path = folder.path();
     for (std::size_t i = 0; i < names; ++i) path += "/d";
     CHECK(snapshot.gaps.truncated_paths == 0);
-    CHECK(snapshot.text(find_kind(snapshot, RefKind::cwd)->path) == path);
+    CHECK(snapshot.path(*find_kind(snapshot, RefKind::cwd)) == path);
     CHECK(std::count_if(snapshot.references.begin(), snapshot.references.end(),
-                        [&](const Reference& row) { return row.ref == RefKind::fd && snapshot.text(row.path) == path; }) == 1);
+                        [&](const Reference& row) { return row.ref == RefKind::fd && snapshot.path(row) == path; }) == 1);
 }
 
 TEST_CASE("bpf: in a pid namespace the pids are those of that namespace, and nobody else is shown") {
@@ -404,8 +404,8 @@ TEST_CASE("bpf: what a census met is bounded by it ever after, what came later i
     const Snapshot later = read(*reader, request);
     for (const int fd : {100, 300, 19'999}) {
         INFO(fd);
-        const Reference* const row = find_fd(later, fd);
-        REQUIRE(row != nullptr);
+        const std::optional<Reference> row = find_fd(later, fd);
+        REQUIRE(row);
         CHECK(row->opened.latest_ns <= census.ended_ns);
         CHECK(row->opened.latest_ns >= find_fd(census, fd)->opened.latest_ns);
         CHECK(row->description_opened.latest_ns <= find_fd(census, fd)->description_opened.latest_ns);

@@ -27,6 +27,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <map>
 #include <string>
 #include <thread>
@@ -86,26 +87,26 @@ Snapshot read_pid(pid_t pid, std::uint32_t fields = field_all, std::uint8_t kind
 
 constexpr std::uint8_t only(RefKind kind) { return static_cast<std::uint8_t>(1U << static_cast<unsigned>(kind)); }
 
-const Reference* find_fd(const Snapshot& snapshot, int fd, pid_t tid = 0) {
+std::optional<Reference> find_fd(const Snapshot& snapshot, int fd, pid_t tid = 0) {
     for (const Reference& reference : snapshot.references) {
-        if (reference.ref == RefKind::fd && reference.fd == fd && (tid == 0 || reference.tid == tid)) return &reference;
+        if (reference.ref == RefKind::fd && reference.fd == fd && (tid == 0 || reference.tid == tid)) return reference;
     }
-    return nullptr;
+    return std::nullopt;
 }
 
-const Reference* find_map(const Snapshot& snapshot, const void* address) {
+std::optional<Reference> find_map(const Snapshot& snapshot, const void* address) {
     for (const Reference& reference : snapshot.references) {
         const auto at = reinterpret_cast<std::uint64_t>(address);
-        if (reference.ref == RefKind::mem && reference.map_start <= at && at < reference.map_end) return &reference;
+        if (reference.ref == RefKind::mem && reference.map_start <= at && at < reference.map_end) return reference;
     }
-    return nullptr;
+    return std::nullopt;
 }
 
-const Reference* find_kind(const Snapshot& snapshot, RefKind kind) {
+std::optional<Reference> find_kind(const Snapshot& snapshot, RefKind kind) {
     for (const Reference& reference : snapshot.references) {
-        if (reference.ref == kind) return &reference;
+        if (reference.ref == kind) return reference;
     }
-    return nullptr;
+    return std::nullopt;
 }
 
 // A child that runs `body` and then waits. Killed at the end of its scope. `ready` holds what body returned.
@@ -194,8 +195,8 @@ TEST_CASE("procfs: each kind of descriptor has the type, numbers, flags and posi
     CHECK(snapshot.gaps.unstatable_references == 0);
     for (const Made& one : made) {
         INFO(one.what);
-        const Reference* const row = find_fd(snapshot, one.fd.get());
-        REQUIRE(row != nullptr);
+        const std::optional<Reference> row = find_fd(snapshot, one.fd.get());
+        REQUIRE(row);
         struct stat st{};
         REQUIRE(::fstat(one.fd.get(), &st) == 0);
         CHECK(row->type == one.type);
@@ -208,7 +209,7 @@ TEST_CASE("procfs: each kind of descriptor has the type, numbers, flags and posi
         CHECK(row->size == static_cast<std::uint64_t>(st.st_size));
         CHECK(row->allocated == static_cast<std::uint64_t>(st.st_blocks) * 512);
         CHECK(row->tid == ::getpid());
-        CHECK(row->valid == (field_all | field_size | field_position) - field_cgroup);
+        CHECK(row->valid == (field_all | field_size | field_position) - field_cgroup - field_ids);
         const int status = ::fcntl(one.fd.get(), F_GETFL);
         const int cloexec = ::fcntl(one.fd.get(), F_GETFD) == FD_CLOEXEC ? O_CLOEXEC : 0;
         CHECK((row->flags & ~static_cast<std::uint32_t>(O_CLOEXEC)) == (static_cast<std::uint32_t>(status) & ~static_cast<std::uint32_t>(O_CLOEXEC)));
@@ -216,9 +217,9 @@ TEST_CASE("procfs: each kind of descriptor has the type, numbers, flags and posi
         if (const off_t pos = ::lseek(one.fd.get(), 0, SEEK_CUR); pos >= 0) CHECK(row->pos == static_cast<std::uint64_t>(pos));
         std::array<char, PATH_MAX> text{};
         REQUIRE(::readlink(("/proc/self/fd/" + std::to_string(one.fd.get())).c_str(), text.data(), text.size() - 1) > 0);
-        if (one.name == NameState::nameless) CHECK(snapshot.text(row->path) == text.data());
-        if (!one.path.empty() && one.what != "pidfd") CHECK(snapshot.text(row->path) == one.path);
-        CHECK(snapshot.text(row->path).find(one.what == "memfd" ? "(deleted) (deleted)" : " (deleted)") == std::string_view::npos);
+        if (one.name == NameState::nameless) CHECK(snapshot.path(*row) == text.data());
+        if (!one.path.empty() && one.what != "pidfd") CHECK(snapshot.path(*row) == one.path);
+        CHECK(snapshot.path(*row).find(one.what == "memfd" ? "(deleted) (deleted)" : " (deleted)") == std::string_view::npos);
     }
 }
 
@@ -250,9 +251,9 @@ TEST_CASE("procfs: a name that really ends in the deleted mark is kept, the kern
 
     const auto check = [&](const Snapshot& snapshot, const UniqueFd& fd, const std::string& path, NameState name) {
         INFO(path);
-        const Reference* const row = find_fd(snapshot, fd.get());
-        REQUIRE(row != nullptr);
-        CHECK(snapshot.text(row->path) == path);
+        const std::optional<Reference> row = find_fd(snapshot, fd.get());
+        REQUIRE(row);
+        CHECK(snapshot.path(*row) == path);
         CHECK(row->name == name);
     };
     const Snapshot snapshot = read_pid(::getpid());
@@ -268,9 +269,9 @@ TEST_CASE("procfs: a name that really ends in the deleted mark is kept, the kern
 
     SECTION("also when only paths are asked for") {
         const Snapshot paths = read_pid(::getpid(), field_path);
-        CHECK(paths.text(find_fd(paths, real_fd.get())->path) == real);
-        CHECK(paths.text(find_fd(paths, dead_fd.get())->path) == folder / "dead");
-        CHECK(paths.text(find_fd(paths, gone_fd.get())->path) == folder / "gone");
+        CHECK(paths.path(*find_fd(paths, real_fd.get())) == real);
+        CHECK(paths.path(*find_fd(paths, dead_fd.get())) == folder / "dead");
+        CHECK(paths.path(*find_fd(paths, gone_fd.get())) == folder / "gone");
         CHECK(find_fd(paths, real_fd.get())->valid == field_path);
     }
     SECTION("deleted_only gives the deleted and nothing else") {
@@ -306,8 +307,8 @@ TEST_CASE("procfs: a path longer than a page is counted and its row kept") {
     const UniqueFd fd(::open("deep", O_RDWR | O_CREAT | O_CLOEXEC, 0600));
     REQUIRE(::fchdir(home.get()) == 0);
     const Snapshot snapshot = read_pid(::getpid(), field_all, only(RefKind::fd));
-    const Reference* const row = find_fd(snapshot, fd.get());
-    REQUIRE(row != nullptr);
+    const std::optional<Reference> row = find_fd(snapshot, fd.get());
+    REQUIRE(row);
     CHECK((row->valid & field_path) == 0);
     CHECK((row->valid & field_stat) != 0);
     CHECK(row->type == FileType::reg);
@@ -332,9 +333,9 @@ TEST_CASE("procfs: mappings have the file's numbers, their range and protection,
     const Snapshot snapshot = read_pid(::getpid(), field_all, only(RefKind::mem));
     struct stat st{};
     ::fstat(fd.get(), &st);
-    const Reference* const row = find_map(snapshot, file);
-    REQUIRE(row != nullptr);
-    CHECK(snapshot.text(row->path) == path);
+    const std::optional<Reference> row = find_map(snapshot, file);
+    REQUIRE(row);
+    CHECK(snapshot.path(*row) == path);
     CHECK(row->ino == st.st_ino);
     CHECK(row->type == FileType::reg);
     CHECK(row->size == 8192);
@@ -342,13 +343,13 @@ TEST_CASE("procfs: mappings have the file's numbers, their range and protection,
     CHECK(row->map_end - row->map_start == 8192);
     CHECK(row->map_flags == (PROT_READ | 1U << 31));
     CHECK(row->flags == 0);
-    REQUIRE(find_map(snapshot, dead) != nullptr);
+    REQUIRE(find_map(snapshot, dead));
     CHECK(find_map(snapshot, dead)->name == NameState::deleted);
-    CHECK(snapshot.text(find_map(snapshot, dead)->path) == folder / "dead");
+    CHECK(snapshot.path(*find_map(snapshot, dead)) == folder / "dead");
     CHECK(find_map(snapshot, dead)->map_flags == (PROT_READ | PROT_WRITE));
-    REQUIRE(find_map(snapshot, shared) != nullptr);
+    REQUIRE(find_map(snapshot, shared));
     CHECK(find_map(snapshot, shared)->name == NameState::shm);
-    REQUIRE(find_map(snapshot, sysv) != nullptr);
+    REQUIRE(find_map(snapshot, sysv));
     CHECK(find_map(snapshot, sysv)->name == NameState::shm);
     ::munmap(file, 8192);
     ::munmap(dead, 4096);
@@ -360,14 +361,14 @@ TEST_CASE("procfs: exe, cwd and root are references too") {
     const Folder folder;
     const Child child([&] { return ::chdir(folder.path().c_str()); });
     const Snapshot snapshot = read_pid(child.pid());
-    REQUIRE(find_kind(snapshot, RefKind::cwd) != nullptr);
-    CHECK(snapshot.text(find_kind(snapshot, RefKind::cwd)->path) == folder.path());
+    REQUIRE(find_kind(snapshot, RefKind::cwd));
+    CHECK(snapshot.path(*find_kind(snapshot, RefKind::cwd)) == folder.path());
     CHECK(find_kind(snapshot, RefKind::cwd)->type == FileType::dir);
-    REQUIRE(find_kind(snapshot, RefKind::root) != nullptr);
-    CHECK(snapshot.text(find_kind(snapshot, RefKind::root)->path) == "/");
+    REQUIRE(find_kind(snapshot, RefKind::root));
+    CHECK(snapshot.path(*find_kind(snapshot, RefKind::root)) == "/");
     struct stat st{};
     REQUIRE(::stat("/proc/self/exe", &st) == 0);
-    REQUIRE(find_kind(snapshot, RefKind::exe) != nullptr);
+    REQUIRE(find_kind(snapshot, RefKind::exe));
     CHECK(find_kind(snapshot, RefKind::exe)->ino == st.st_ino);
     REQUIRE(snapshot.processes.size() == 1);
     CHECK(snapshot.processes[0].ppid == ::getpid());
@@ -388,7 +389,7 @@ TEST_CASE("procfs: a name ending in the deleted mark is found in a mount namespa
     REQUIRE(child.ready >= 0);  // needs CAP_SYS_ADMIN
     const Snapshot snapshot = read_pid(child.pid());
     CHECK(find_fd(snapshot, static_cast<int>(child.ready))->name == NameState::named);
-    CHECK(snapshot.text(find_fd(snapshot, static_cast<int>(child.ready))->path) == folder / name);
+    CHECK(snapshot.path(*find_fd(snapshot, static_cast<int>(child.ready))) == folder / name);
     CHECK(find_fd(snapshot, static_cast<int>(child.ready) + 1)->name == NameState::gone);
 }
 
@@ -415,9 +416,9 @@ TEST_CASE("procfs: a thread that unshared its descriptor table is listed with it
     own.join();
     sharing.join();
     CHECK(of_thread.gaps.missing_pids == 1);  // a thread's id is no pid
-    const Reference* const row = find_fd(snapshot, own_fd, own_tid);
-    REQUIRE(row != nullptr);
-    CHECK(snapshot.text(row->path) == "/memfd:only mine");
+    const std::optional<Reference> row = find_fd(snapshot, own_fd, own_tid);
+    REQUIRE(row);
+    CHECK(snapshot.path(*row) == "/memfd:only mine");
     std::size_t zeros = 0;
     for (const Reference& reference : snapshot.references) {
         CHECK(reference.tid != sharing_tid);
@@ -459,18 +460,18 @@ TEST_CASE("procfs: a process whose leader has ended is read through a live threa
         if (std::string(text.data(), length).find(") Z ") != std::string::npos) break;
     }
     snapshot = read_pid(child.pid());
-    const Reference* const row = find_fd(snapshot, static_cast<int>(child.ready));
-    REQUIRE(row != nullptr);
-    CHECK(snapshot.text(row->path) == path);
+    const std::optional<Reference> row = find_fd(snapshot, static_cast<int>(child.ready));
+    REQUIRE(row);
+    CHECK(snapshot.path(*row) == path);
     CHECK(row->tid == child.pid());
     bool mapped = false;
     for (const Reference& reference : snapshot.references) {
         CHECK(reference.tid == child.pid());
-        mapped |= reference.ref == RefKind::mem && snapshot.text(reference.path) == path && (reference.valid & field_stat) != 0;
+        mapped |= reference.ref == RefKind::mem && snapshot.path(reference) == path && (reference.valid & field_stat) != 0;
     }
     CHECK(mapped);
-    CHECK(find_kind(snapshot, RefKind::exe) != nullptr);
-    CHECK(find_kind(snapshot, RefKind::cwd) != nullptr);
+    CHECK(find_kind(snapshot, RefKind::exe));
+    CHECK(find_kind(snapshot, RefKind::cwd));
     CHECK(snapshot.gaps.complete());
 }
 
@@ -492,7 +493,7 @@ TEST_CASE("procfs: kernel threads are processes without an exe, and not unreadab
     REQUIRE(snapshot.processes.size() == 1);
     CHECK(snapshot.text(snapshot.processes[0].comm) == "kthreadd");
     CHECK_FALSE(snapshot.processes[0].unreadable);
-    CHECK(find_kind(snapshot, RefKind::exe) == nullptr);
+    CHECK_FALSE(find_kind(snapshot, RefKind::exe));
     CHECK(snapshot.gaps.complete());
 }
 
@@ -527,7 +528,7 @@ TEST_CASE("procfs: without privileges foreign processes are kept as unreadable, 
             if (snapshot->processes[reference.process].pid == foreign.pid()) return 7;
             if (snapshot->processes[reference.process].pid != ::getpid()) continue;
             fd_seen |= reference.ref == RefKind::fd;
-            const bool libc = snapshot->text(reference.path).find("libc.so") != std::string_view::npos;
+            const bool libc = snapshot->path(reference).find("libc.so") != std::string_view::npos;
             library_seen |= libc && reference.name == NameState::named && reference.size > 0 && (reference.valid & field_stat) != 0;
         }
         return !fd_seen ? 8 : !library_seen ? 9 : 0;
@@ -585,13 +586,13 @@ TEST_CASE("procfs: a whole snapshot agrees with lsof on every descriptor of a pr
     });
     REQUIRE(child.ready == 0);
     const Snapshot all = read({});
-    std::map<std::string, const Reference*> ours;  // "7" or "cwd"
+    std::map<std::string, Reference> ours;  // "7" or "cwd"
     for (const Reference& row : all.references) {
         if (all.processes[row.process].pid != child.pid()) continue;
-        if (row.ref == RefKind::fd) ours[std::to_string(row.fd)] = &row;
-        else if (row.ref == RefKind::cwd) ours["cwd"] = &row;
-        else if (row.ref == RefKind::root) ours["rtd"] = &row;
-        else if (row.ref == RefKind::exe) ours["txt"] = &row;
+        if (row.ref == RefKind::fd) ours[std::to_string(row.fd)] = row;
+        else if (row.ref == RefKind::cwd) ours["cwd"] = row;
+        else if (row.ref == RefKind::root) ours["rtd"] = row;
+        else if (row.ref == RefKind::exe) ours["txt"] = row;
     }
     std::FILE* const lsof = ::popen(("lsof -n -P -F pfntDis -p " + std::to_string(child.pid()) + " 2>/dev/null").c_str(), "r");
     REQUIRE(lsof != nullptr);
@@ -602,14 +603,14 @@ TEST_CASE("procfs: a whole snapshot agrees with lsof on every descriptor of a pr
         if (name.empty() || name == "mem" || name == "DEL") return;
         INFO(name << " " << fields['n']);
         REQUIRE(ours.count(name) == 1);
-        const Reference& row = *ours[name];
+        const Reference& row = ours[name];
         if (!fields['i'].empty()) CHECK(std::to_string(row.ino) == fields['i']);
         if (!fields['D'].empty()) CHECK(::gnu_dev_makedev(row.dev.major, row.dev.minor) == std::strtoull(fields['D'].c_str(), nullptr, 16));
         if (!fields['s'].empty() && row.type != FileType::chr) CHECK(std::to_string(row.size) == fields['s']);
         if (fields['t'] == "REG" || fields['t'] == "DIR" || fields['t'] == "CHR" || fields['t'] == "FIFO") CHECK(to_string(row.type) == fields['t']);
         if (fields['t'] == "unix") CHECK(row.type == FileType::sock);
         if (fields['t'] == "a_inode") CHECK(row.type == FileType::anon);
-        if (row.name == NameState::named) CHECK(all.text(row.path) == fields['n']);
+        if (row.name == NameState::named) CHECK(all.path(row) == fields['n']);
         ++compared;
     };
     std::array<char, 4096> line{};
@@ -701,7 +702,7 @@ TEST_CASE("procfs: a file system whose server has stopped does not hold the snap
         CHECK(some.gaps.unstatable_references == 0);
         std::map<std::string, int> rows;
         for (const Reference& row : some.references) {
-            if (some.text(row.path).substr(0, folder.path().size()) != folder.path()) continue;
+            if (some.path(row).substr(0, folder.path().size()) != folder.path()) continue;
             CHECK((row.valid & field_stat) != 0);
             CHECK(row.name == NameState::named);
             ++rows[std::string(to_string(row.ref)) + (some.processes[row.process].pid == runner ? " of runner" : "")];

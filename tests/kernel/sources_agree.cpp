@@ -70,15 +70,15 @@ void check_agreement(const SnapshotRequest& request, std::size_t at_least) {
     }
     if ((request.fields & field_times) == 0) return;
     // The same moments, seen by two: whatever both claim has to overlap.
-    std::multimap<std::string, const Reference*> seen;
-    for (const Reference& row : procfs->references) seen.emplace(line_of(*procfs, row), &row);
+    std::multimap<std::string, Reference> seen;
+    for (const Reference& row : procfs->references) seen.emplace(line_of(*procfs, row), row);
     const auto overlap = [](const Interval& one, const Interval& other) {
         return one.earliest_ns <= other.latest_ns && other.earliest_ns <= one.latest_ns;
     };
     for (const Reference& row : bpf.references) {
         const std::string line = line_of(bpf, row);
         const auto other = seen.find(line);
-        if (other == seen.end() || (overlap(row.opened, other->second->opened) && overlap(row.description_opened, other->second->description_opened))) {
+        if (other == seen.end() || (overlap(row.opened, other->second.opened) && overlap(row.description_opened, other->second.description_opened))) {
             continue;
         }
         FAIL_CHECK("times of " << line);

@@ -51,7 +51,7 @@ struct Sample {
         reference.type = FileType::reg;
         reference.name = NameState::named;
         reference.valid = field_all | field_size | field_position;
-        reference.path = strings.intern("/var/log/x");
+        reference.path = PathId::whole(strings.intern("/var/log/x"));
         reference.dev = {254, 0};
         reference.ino = 1234;
         reference.nlink = 1;
@@ -148,7 +148,7 @@ TEST_CASE("a deleted file is marked, a living one with that ending is not") {
     sample.reference.name = NameState::deleted;
     CHECK(sample.cell("NAME") == "/var/log/x (deleted)");
     sample.reference.name = NameState::named;
-    sample.reference.path = sample.strings.intern("/var/log/x (deleted)");
+    sample.reference.path = PathId::whole(sample.strings.intern("/var/log/x (deleted)"));
     CHECK(sample.cell("NAME") == "/var/log/x\\x20(deleted)");
 }
 

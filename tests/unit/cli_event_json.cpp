@@ -41,7 +41,7 @@ struct Happening {
         reference.type = one_of(FileType::reg, FileType::anon);
         reference.name = one_of(NameState::named, NameState::deleted, NameState::unknown);
         reference.valid = one_of(field_times, field_times | field_stat | field_fdinfo | field_path);
-        reference.path = strings.append(one_of("/tmp/x", "/tmp/y", "anon_inode:[eventpoll]"));
+        reference.path = PathId::whole(strings.append(one_of("/tmp/x", "/tmp/y", "anon_inode:[eventpoll]")));
         reference.type_name = reference.type == FileType::anon ? strings.append(one_of("eventpoll", "eventfd")) : 0;
         reference.ino = one_of(1U, 257U);
         reference.nlink = one_of(0U, 1U);

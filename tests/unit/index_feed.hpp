@@ -196,7 +196,7 @@ public:
                 if (event.reference->tid != 0) out += ":" + std::to_string(event.reference->tid);
                 out += "/" + std::to_string(event.reference->fd);
             }
-            out += " " + std::string(event.strings->get(event.reference->path));
+            out += " " + std::string(event.strings->get(event.reference->path.name));
         }
         out += " @" + text(event.when);
         if (event.duration) out += " +" + text(*event.duration);
@@ -222,7 +222,7 @@ public:
             if (row.reference.tid != 0) line += ":" + std::to_string(row.reference.tid);
             line += row.reference.ref == RefKind::fd ? "/" + std::to_string(row.reference.fd)
                                                      : " " + std::string(to_string(row.reference.ref));
-            line += " " + std::string(row.strings.get(row.reference.path)) + " @" + text(row.reference.opened);
+            line += " " + std::string(row.strings.get(row.reference.path.name)) + " @" + text(row.reference.opened);
             out.push_back(line);
         };
     }

@@ -97,7 +97,7 @@ public:
                     row.type = FileType::reg;
                     row.name = NameState::named;
                     row.valid = field_all;
-                    row.path = out.strings.intern(path(slot.description->ino));
+                    row.path = PathId::whole(out.strings.intern(path(slot.description->ino)));
                     row.dev = {8, 1};
                     row.ino = slot.description->ino;
                     row.nlink = 1;
@@ -135,7 +135,7 @@ public:
             }
             const ModelSlot& slot = *found->second;
             if (row.reference.ino != slot.description->ino) out.push_back("other file " + where);
-            if (row.strings.get(row.reference.path) != path(slot.description->ino)) out.push_back("other path " + where);
+            if (row.strings.get(row.reference.path.name) != path(slot.description->ino)) out.push_back("other path " + where);
             if (!row.reference.opened.contains(slot.opened_ns)) {
                 out.push_back("opened " + Feed::text(row.reference.opened) + " not " + std::to_string(slot.opened_ns) + " " + where);
             }

@@ -421,7 +421,7 @@ TEST_CASE("a row carries what the record said") {
         CHECK(row.reference.nlink == 70'000);
         CHECK(row.reference.dev == DeviceNumber{8, 1});
         CHECK(row.reference.name == NameState::named);
-        CHECK(row.strings.get(row.reference.path) == "/var/log");
+        CHECK(row.strings.get(row.reference.path.name) == "/var/log");
     });
     CHECK(seen == 1);
     Opened epoll = file(78, "[eventpoll]\0"s);

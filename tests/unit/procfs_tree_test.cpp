@@ -138,7 +138,7 @@ TEST_CASE("several threads read what one reads, in the same order") {
     for (std::size_t at = 0; at < one.references.size(); ++at) {
         CHECK(several.references[at].process == one.references[at].process);
         CHECK(several.references[at].fd == one.references[at].fd);
-        CHECK(several.text(several.references[at].path) == one.text(one.references[at].path));
+        CHECK(several.path(several.references[at]) == one.path(one.references[at]));
     }
 }
 
@@ -220,10 +220,10 @@ TEST_CASE("lines that no parser understands are counted and the rest is kept") {
     CHECK_FALSE(snapshot.gaps.complete());
     REQUIRE(snapshot.references.size() == 3);
     CHECK((snapshot.references[0].valid & field_fdinfo) == 0);
-    CHECK(snapshot.text(snapshot.references[1].path) == "/a");
+    CHECK(snapshot.path(snapshot.references[1]) == "/a");
     CHECK(snapshot.references[1].map_start == 0x1000);
     CHECK(snapshot.references[1].ino == 1);
-    CHECK(snapshot.text(snapshot.references[2].path) == "/b\nc");
+    CHECK(snapshot.path(snapshot.references[2]) == "/b\nc");
     CHECK(snapshot.gaps.unstatable_references == 2);
 }
 
@@ -250,9 +250,9 @@ TEST_CASE("maps lines longer than a read, and longer than any buffer, do not dis
     request.kinds = 1U << static_cast<unsigned>(RefKind::mem);
     const Snapshot snapshot = read(proc, request);
     REQUIRE(snapshot.references.size() == 3);
-    CHECK(snapshot.text(snapshot.references[0].path) == "/a");
-    CHECK(snapshot.text(snapshot.references[1].path) == "/" + long_name);
-    CHECK(snapshot.text(snapshot.references[2].path) == "/b");
+    CHECK(snapshot.path(snapshot.references[0]) == "/a");
+    CHECK(snapshot.path(snapshot.references[1]) == "/" + long_name);
+    CHECK(snapshot.path(snapshot.references[2]) == "/b");
     CHECK(snapshot.gaps.unparsed_lines == 1);
 }
 
@@ -283,7 +283,7 @@ TEST_CASE("only the files of what was asked for are opened") {
     const Snapshot snapshot = read(proc, request);
     REQUIRE(snapshot.references.size() == 1);
     CHECK(snapshot.references[0].valid == field_path);
-    CHECK(snapshot.text(snapshot.references[0].path) == "/proc/self/exe");
+    CHECK(snapshot.path(snapshot.references[0]) == "/proc/self/exe");
     CHECK(snapshot.references[0].ino == 0);
     CHECK(snapshot.references[0].opened == Interval{});
 }

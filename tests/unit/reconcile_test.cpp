@@ -45,7 +45,7 @@ struct Rows {
             out.type = row.type;
             out.name = row.name;
             out.valid = field_path | field_stat | field_fdinfo | field_times;
-            out.path = snapshot.strings.intern(row.path);
+            out.path = PathId::whole(snapshot.strings.intern(row.path));
             out.dev = {8, 1};
             out.ino = row.ino != 0 ? row.ino : row.id != 0 ? row.id : std::hash<std::string>{}(row.path);
             out.nlink = row.name == NameState::deleted ? 0 : 1;

@@ -39,7 +39,7 @@ struct Removing : Feed {
     EventSink teller() {
         return [this](const Event& event) {
             std::string line(to_string(event.kind));
-            line += " " + std::string(event.strings->get(event.reference->path)) + " " + std::string(to_string(event.how)) + " @" + Feed::text(event.when);
+            line += " " + std::string(event.strings->get(event.reference->path.name)) + " " + std::string(to_string(event.how)) + " @" + Feed::text(event.when);
             line += event.by != nullptr ? " by " + std::to_string(event.by->pid) + " " + std::string(event.strings->get(event.by->comm)) : " by nobody";
             line += " held by " + std::to_string(event.holder_count);
             if (event.allocated) line += " bytes " + std::to_string(*event.allocated);
@@ -235,7 +235,7 @@ struct RemovingForReal : Removing {
     EventSink shorter() {
         return [this](const Event& event) {
             std::string line(to_string(event.kind));
-            line += " " + std::string(event.strings->get(event.reference->path)).substr(top.size() + 1) + " " + std::string(to_string(event.how));
+            line += " " + std::string(event.strings->get(event.reference->path.name)).substr(top.size() + 1) + " " + std::string(to_string(event.how));
             line += event.by != nullptr ? " by " + std::to_string(event.by->pid) : " by nobody";
             if (!event.when.is_exact()) line += " between";
             told.push_back(line);
@@ -359,7 +359,7 @@ TEST_CASE("a last link that goes after a snapshot showed that the opened name ha
     row.type = FileType::reg;
     row.name = NameState::gone;
     row.valid = field_path | field_stat | field_fdinfo | field_times;
-    row.path = snapshot.strings.intern(feed.at("a/victim"));
+    row.path = PathId::whole(snapshot.strings.intern(feed.at("a/victim")));
     row.dev = {major(st.st_dev), minor(st.st_dev)};
     row.ino = st.st_ino;
     row.nlink = 1;

@@ -35,6 +35,7 @@ bool is_mem(Row row) { return row.reference->ref == RefKind::mem; }
 bool has_size(Row row) { return has(row, field_size); }
 
 std::string_view text(Row row, StringId id) { return row.strings->get(id); }
+std::string_view path(Row row, std::string& joined) { return row.strings->path(row.reference->path, joined); }
 
 void key(std::string& out, std::string_view name) {
     out += '"';
@@ -152,8 +153,9 @@ std::array<char, 16> id_text(std::uint64_t id) {
 std::string_view view(const std::array<char, 16>& text) { return {text.data(), text.size()}; }
 
 std::string outside(Row row) {
+    std::string joined;
     const bool named = row.reference->name != NameState::memfd && row.reference->name != NameState::shm;
-    return named && row.mounts != nullptr ? row.mounts->outside(row.process->pid, text(row, row.reference->path)) : std::string();
+    return named && row.mounts != nullptr ? row.mounts->outside(row.process->pid, path(row, joined)) : std::string();
 }
 
 struct FlagName {
@@ -358,7 +360,7 @@ const Column table[] = {
      },
      opened_key},
     {"DESCRIPTION", "id of the open file description; shared by dup, fork and SCM_RIGHTS", "description", "object", Align::left,
-     Shrink::never, field_times,
+     Shrink::never, field_times | field_ids,
      [](std::string& out, Row row) {
          if (row.reference->description_id != 0) out += view(id_text(row.reference->description_id));
      },
@@ -373,10 +375,16 @@ const Column table[] = {
     {"NAME", "path as last known; a deleted file's ends in \" (deleted)\"", "path, path_bytes", "string", Align::left, Shrink::middle,
      field_path | field_stat,
      [](std::string& out, Row row) {
-         append_escaped_path(out, text(row, row.reference->path));
+         // A character does not reach over a slash.
+         append_escaped(out, text(row, row.reference->path.dir));
+         append_escaped_path(out, text(row, row.reference->path.name));
          if (is_deleted(row).value_or(false)) out += " (deleted)";
      },
-     [](std::string& out, Row row) { append_json_text(out, "path", text(row, row.reference->path)); }, nullptr},
+     [](std::string& out, Row row) {
+         std::string joined;
+         append_json_text(out, "path", path(row, joined));
+     },
+     nullptr},
     {"OUTSIDE", "/proc/PID/root/...: how the name is reached from here, where it is one of another mount namespace", "outside_path, outside_path_bytes",
      "string or null", Align::left, Shrink::middle, field_path,
      [](std::string& out, Row row) { out += escape(outside(row)); },

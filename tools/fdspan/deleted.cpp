@@ -104,7 +104,7 @@ bool Listing::matches(DeletedFile& file) {
         const auto by_path = [&](const PathFilter& path) {
             if (std::any_of(file.references.begin(), file.references.end(), [&](std::uint32_t index) {
                     const Reference& reference = snapshot_.references[index];
-                    return path.matches(reference, snapshot_.text(reference.path));
+                    return path.matches(reference, snapshot_.path(reference));
                 })) {
                 return true;
             }
@@ -315,7 +315,8 @@ void Listing::append_holders_json(std::string& out, const DeletedFile& file) {
     for (const std::string_view name : names) columns.push_back(find_column(name));
     out += "\"holders\":[";
     for (const std::uint32_t index : file.references) {
-        const RowContext row{&snapshot_.strings, &process_of(index), &snapshot_.references[index], snapshot_.began_ns, snapshot_.ended_ns, &clock_, &users_, false, &mounts_};
+        const Reference reference = snapshot_.references[index];
+        const RowContext row{&snapshot_.strings, &process_of(index), &reference, snapshot_.began_ns, snapshot_.ended_ns, &clock_, &users_, false, &mounts_};
         if (out.back() != '[') out += ",\n  ";
         append_reference_json(out, row, columns);
     }

@@ -65,10 +65,11 @@ const std::string& EventJson::process_text(const RowContext& row) {
 }
 
 EventJson::KeptFile& EventJson::file_text(const RowContext& row) {
-    const std::string_view path = row.strings->get(row.reference->path);
+    const std::string_view path = row.strings->get(row.reference->path.name);
     const std::string_view type_name = row.strings->get(row.reference->type_name);
     Reference shown = *row.reference;
-    shown.path = shown.type_name = 0;
+    shown.path = {};
+    shown.type_name = 0;
     if (shown.tid == 0) shown.tid = row.process->pid;  // as it is shown
     shown.description_id = 0;
     shown.opened = shown.description_opened = {};

@@ -262,9 +262,8 @@ public:
     void print_table(Output& output);
 
 private:
-    [[nodiscard]] RowContext context(CellMaker& maker, std::uint32_t index) const {
+    [[nodiscard]] RowContext context(CellMaker& maker, const Reference& reference) const {
         const Snapshot& snapshot = answer_.snapshot;
-        const Reference& reference = snapshot.references[index];
         return {&snapshot.strings, &snapshot.processes[reference.process], &reference, snapshot.began_ns, snapshot.ended_ns, &maker.clock, &maker.users,
                 options_.human_sizes, &maker.mounts, &maker.ages};
     }
@@ -320,16 +319,18 @@ std::vector<bool> Listing::choose() {
         const Process& process = snapshot.processes[index];
         process_matches[index] = options_.processes.matches(process, snapshot.text(process.comm));
     }
+    std::string joined;
     for (std::uint32_t index = 0; index < snapshot.references.size(); ++index) {
-        const Reference& reference = snapshot.references[index];
-        if (!process_matches[reference.process]) continue;
+        if (!process_matches[snapshot.references.process_of(index)]) continue;
+        const Reference reference = snapshot.references[index];
         if (!options_.fds.empty() && std::find(options_.fds.begin(), options_.fds.end(), reference.fd) == options_.fds.end()) continue;
         if (!options_.types.matches(reference.type, snapshot.text(reference.type_name))) continue;
         if (options_.deleted && reference.name != NameState::deleted) continue;
         if (!options_.paths.empty()) {
+            const std::string_view text = snapshot.strings.path(reference.path, joined);
             bool matched = false;
             for (std::size_t path = 0; path < options_.paths.size(); ++path) {
-                if (!options_.paths[path].matches(reference, snapshot.text(reference.path))) continue;
+                if (!options_.paths[path].matches(reference, text)) continue;
                 path_matched[path] = true;
                 matched = true;
             }
@@ -344,51 +345,46 @@ std::vector<bool> Listing::choose() {
 // A library is mapped in four or five pieces; for people that is one use of one file.
 void Listing::collapse_mappings() {
     const Snapshot& snapshot = answer_.snapshot;
-    using Use = std::tuple<std::uint32_t, std::uint64_t, DeviceNumber, std::string_view>;
+    using Use = std::tuple<std::uint32_t, std::uint64_t, DeviceNumber, std::string>;
     std::set<Use> seen;
     std::erase_if(rows_, [&](std::uint32_t index) {
-        const Reference& reference = snapshot.references[index];
-        return reference.ref == RefKind::mem &&
-               !seen.insert({reference.process, reference.ino, reference.dev, snapshot.text(reference.path)}).second;
+        const Reference reference = snapshot.references[index];
+        return reference.ref == RefKind::mem && !seen.insert({reference.process, reference.ino, reference.dev, snapshot.path(reference)}).second;
     });
 }
 
 void Listing::sort(const Column* by) {
-    struct Key {
-        std::uint64_t number;
-        std::uint64_t second;
-    };
     const Snapshot& snapshot = answer_.snapshot;
     // Processes are in the order of their pids. So the rows come, where descriptors alone are read.
     // Before its descriptors a process has what else it holds, as in lsof.
-    const auto place = [&](std::uint32_t index) {
-        const Reference& reference = snapshot.references[index];
+    const auto place = [](const Reference& reference) {
         constexpr std::uint32_t kinds = 16;
         const std::uint32_t within = reference.ref == RefKind::fd ? kinds + static_cast<std::uint32_t>(reference.fd) : kinds - 1 - static_cast<std::uint32_t>(reference.ref);
         return std::uint64_t{reference.process} << 32 | within;
     };
     const bool by_opened = by->name == "FD_AGE" || by->name == "OPENED";
     const bool by_moment = by_opened || by->name == "AGE";
-    std::vector<Key> keys(rows_.size());
+    std::vector<std::uint64_t> keys(by->number == nullptr ? 0 : rows_.size());
+    std::vector<std::uint64_t> seconds(by_moment ? rows_.size() : 0);
     // False: the rows are not in their places. One look at each row: they are in no cache.
     const auto make_keys = [&] {
         std::atomic<bool> in_place = true;
         in_parts([&](unsigned, std::size_t begin, std::size_t end) {
-            std::uint64_t last = begin == 0 ? 0 : place(rows_[begin - 1]);
+            std::uint64_t last = begin == 0 ? 0 : place(snapshot.references[rows_[begin - 1]]);
             for (std::size_t at = begin; at < end; ++at) {
-                const std::uint64_t here = place(rows_[at]);
+                const Reference reference = snapshot.references[rows_[at]];
+                const std::uint64_t here = place(reference);
                 if (here < last) in_place = false;
                 last = here;
                 if (by->number == nullptr) continue;
-                const RowContext row = context(own_, rows_[at]);
-                Key& key = keys[at];
-                key.number = by->number(row).value_or(std::numeric_limits<std::uint64_t>::max());
+                const RowContext row = context(own_, reference);
+                keys[at] = by->number(row).value_or(std::numeric_limits<std::uint64_t>::max());
                 if (!by_moment) continue;
                 // What is only known to have been open when it was read is equally old, however late it was read; the
                 // descriptor that may be the oldest comes first then.
-                const Interval& moment = by_opened ? row.reference->opened : age_moment(*row.reference);
-                if (!moment.is_exact() && moment.latest_ns >= snapshot.began_ns) key.number = snapshot.ended_ns;
-                key.second = row.reference->opened.earliest_ns;
+                const Interval& moment = by_opened ? reference.opened : age_moment(reference);
+                if (!moment.is_exact() && moment.latest_ns >= snapshot.began_ns) keys[at] = snapshot.ended_ns;
+                seconds[at] = reference.opened.earliest_ns;
             }
         });
         return in_place.load();
@@ -396,7 +392,7 @@ void Listing::sort(const Column* by) {
     if (!make_keys()) {
         std::vector<std::uint64_t> places(rows_.size());
         in_parts([&](unsigned, std::size_t begin, std::size_t end) {
-            for (std::size_t at = begin; at < end; ++at) places[at] = place(rows_[at]);
+            for (std::size_t at = begin; at < end; ++at) places[at] = place(snapshot.references[rows_[at]]);
         });
         std::vector<std::uint32_t> order(rows_.size());
         std::iota(order.begin(), order.end(), 0U);
@@ -407,7 +403,10 @@ void Listing::sort(const Column* by) {
     }
 
     std::vector<std::string> texts(by->number == nullptr ? rows_.size() : 0);
-    for (std::size_t at = 0; at < texts.size(); ++at) by->text(texts[at], context(own_, rows_[at]));
+    for (std::size_t at = 0; at < texts.size(); ++at) {
+        const Reference reference = snapshot.references[rows_[at]];
+        by->text(texts[at], context(own_, reference));
+    }
     std::vector<std::uint32_t> order(rows_.size());
     std::iota(order.begin(), order.end(), 0U);
     if (by->number == nullptr) {
@@ -415,11 +414,13 @@ void Listing::sort(const Column* by) {
             const int compared = texts[a].compare(texts[b]);
             return compared != 0 ? compared < 0 : a < b;
         });
-    } else {
+    } else if (by_moment) {
         sort_by_runs(order, [&](std::uint32_t a, std::uint32_t b) {
-            if (keys[a].number != keys[b].number) return keys[a].number < keys[b].number;
-            return keys[a].second != keys[b].second ? keys[a].second < keys[b].second : a < b;
+            if (keys[a] != keys[b]) return keys[a] < keys[b];
+            return seconds[a] != seconds[b] ? seconds[a] < seconds[b] : a < b;
         });
+    } else {
+        sort_by_runs(order, [&](std::uint32_t a, std::uint32_t b) { return keys[a] != keys[b] ? keys[a] < keys[b] : a < b; });
     }
     if (options_.reverse) std::reverse(order.begin(), order.end());
     for (std::uint32_t& at : order) at = rows_[at];
@@ -461,7 +462,8 @@ void Listing::print_json(Output& output, bool complete, std::uint64_t unreadable
     write_in_order(static_cast<unsigned>(each.size()), rows_.size(), output, [&](unsigned thread, std::size_t begin, std::size_t end, std::string& text) {
         for (std::size_t at = begin; at < end; ++at) {
             text += at == 0 ? "\n" : ",\n";
-            append_reference_json(text, context(each[thread], rows_[at]), columns_);
+            const Reference reference = snapshot.references[rows_[at]];
+            append_reference_json(text, context(each[thread], reference), columns_);
         }
     });
     output.write(rows_.empty() ? "]}\n" : "\n]}\n");
@@ -505,7 +507,7 @@ void Listing::make_process_cells() {
     const std::size_t processes = answer_.snapshot.processes.size();
     std::vector<std::vector<std::uint32_t>> shown(threads(), std::vector<std::uint32_t>(processes, none));  // a row of each process
     in_parts([&](unsigned part, std::size_t begin, std::size_t end) {
-        for (std::size_t at = begin; at < end; ++at) shown[part][answer_.snapshot.references[rows_[at]].process] = rows_[at];
+        for (std::size_t at = begin; at < end; ++at) shown[part][answer_.snapshot.references.process_of(rows_[at])] = rows_[at];
     });
     process_cells_.resize(processes * columns_.size());
     for (std::size_t cell = 0; cell < process_cells_.size(); ++cell) {
@@ -515,7 +517,8 @@ void Listing::make_process_cells() {
         for (const auto& part : shown) index = std::min(index, part[cell / columns_.size()]);
         if (index == none) continue;
         std::string& text = process_cells_[cell];
-        column.text(text, context(own_, index));
+        const Reference reference = answer_.snapshot.references[index];
+        column.text(text, context(own_, reference));
         if (text.empty()) text = "-";
     }
 }
@@ -537,7 +540,8 @@ std::vector<std::size_t> Listing::measure(std::vector<CellMaker>& makers, bool t
         }
         std::vector<std::uint64_t> fits(columns_.size());  // the largest number that is no wider
         for (std::size_t place = begin; place < end; ++place) {
-            const RowContext row = context(makers[thread], rows_[place]);
+            const Reference reference = answer_.snapshot.references[rows_[place]];
+            const RowContext row = context(makers[thread], reference);
             for (const std::size_t at : measured) {
                 if (columns_[at]->digits != nullptr) {
                     const auto number = columns_[at]->digits(row);
@@ -620,7 +624,8 @@ void Listing::print_table(Output& output) {
     write_in_order(static_cast<unsigned>(each.size()), rows_.size(), output, [&](unsigned thread, std::size_t begin, std::size_t end, std::string& text) {
         Line line(text);
         for (std::size_t place = begin; place < end; ++place) {
-            const RowContext row = context(each[thread], rows_[place]);
+            const Reference reference = answer_.snapshot.references[rows_[place]];
+            const RowContext row = context(each[thread], reference);
             std::size_t used = 0;
             for (std::size_t at = 0; at < columns_.size(); ++at) {
                 if (columns_[at]->of_process && !terminal) {

@@ -122,7 +122,7 @@ bool EventPrinter::wanted(const Event& event) const {
     }
     if (options_.paths.empty()) return true;
     if (event.reference == nullptr) return false;
-    const std::string_view path = event.strings->get(event.reference->path);
+    const std::string_view path = event.strings->get(event.reference->path.name);
     return std::any_of(options_.paths.begin(), options_.paths.end(),
                        [&](const PathFilter& filter) { return filter.matches(*event.reference, path); });
 }

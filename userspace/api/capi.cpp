@@ -273,6 +273,7 @@ struct fdspan_cursor {
     std::optional<fdspan::IndexCursor> rows;          // of a tracker
     const fdspan::Snapshot* snapshot = nullptr;       // of a snapshot
     std::size_t next = 0;
+    std::string path;  // of the row at hand, where it is in two pieces
     fdspan::capi::StoredRow row;
 };
 
@@ -280,7 +281,7 @@ bool fdspan_tracker::wanted(const Event& event) const {
     if (event.kind == fdspan::EventKind::lost || event.kind == fdspan::EventKind::resynced) return true;
     if ((events & fdspan::capi::event_bit(event.kind)) == 0) return false;
     if (event.reference == nullptr) return true;
-    if (!filter.matches(*event.reference, event.strings->get(event.reference->path))) return false;
+    if (!filter.matches(*event.reference, event.strings->get(event.reference->path.name))) return false;
     const bool ends = event.kind == fdspan::EventKind::closed || event.kind == fdspan::EventKind::released;
     return minimum_age_ns == 0 || !ends || (event.duration && event.duration->earliest_ns >= minimum_age_ns);
 }
@@ -634,20 +635,21 @@ int fdspan_cursor_next(fdspan_cursor* cursor, const fdspan_row** row) {
     return guarded([&]() -> int {
         if (cursor->of_tracker) {
             while (const std::optional<fdspan::IndexRow> found = cursor->rows->next()) {
-                const std::string_view path = found->strings.get(found->reference.path);
+                const std::string_view path = found->strings.get(found->reference.path.name);
                 if (!cursor->filter.matches(found->process, found->reference, path) || !cursor->tracker_filter.matches(found->reference, path)) continue;
                 *row = &cursor->row.assign(fdspan::capi::to_c(found->process, found->strings),
-                                           fdspan::capi::to_c(found->reference, found->strings));
+                                           fdspan::capi::to_c(found->reference, found->strings, path.data()));
                 return 1;
             }
             return 0;
         }
         const fdspan::Snapshot& snapshot = *cursor->snapshot;
         while (cursor->next < snapshot.references.size()) {
-            const fdspan::Reference& reference = snapshot.references[cursor->next++];
+            const fdspan::Reference reference = snapshot.references[cursor->next++];
             const fdspan::Process& process = snapshot.processes[reference.process];
-            if (!cursor->filter.matches(process, reference, snapshot.text(reference.path))) continue;
-            *row = &cursor->row.assign(fdspan::capi::to_c(process, snapshot.strings), fdspan::capi::to_c(reference, snapshot.strings));
+            const std::string_view path = snapshot.strings.path(reference.path, cursor->path);
+            if (!cursor->filter.matches(process, reference, path)) continue;
+            *row = &cursor->row.assign(fdspan::capi::to_c(process, snapshot.strings), fdspan::capi::to_c(reference, snapshot.strings, path.data()));
             return 1;
         }
         return 0;
@@ -678,10 +680,10 @@ int fdspan_snapshot_take(const fdspan_snapshot_options* given, fdspan_snapshot**
         if (const int code = take_list(options.pids, options.pid_count, request.pids); code != 0) return code;
         const std::uint32_t fields = options.fields != 0 ? options.fields : all_fields;
         request.fields = 0;
-        for (const auto& [asked, field] : {std::pair<std::uint32_t, fdspan::Field>{FDSPAN_FIELD_PATH, fdspan::field_path},
+        for (const auto& [asked, field] : {std::pair<std::uint32_t, std::uint32_t>{FDSPAN_FIELD_PATH, fdspan::field_path},
                                            {FDSPAN_FIELD_STAT | FDSPAN_FIELD_SIZE, fdspan::field_stat},
                                            {FDSPAN_FIELD_FLAGS | FDSPAN_FIELD_POSITION, fdspan::field_fdinfo},
-                                           {FDSPAN_FIELD_TIMES, fdspan::field_times}}) {
+                                           {FDSPAN_FIELD_TIMES, fdspan::field_times | fdspan::field_ids}}) {
             if ((fields & asked) != 0) request.fields |= field;
         }
         if ((options.flags & FDSPAN_SNAPSHOT_CGROUPS) != 0) request.fields |= fdspan::field_cgroup;

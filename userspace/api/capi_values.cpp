@@ -84,7 +84,7 @@ fdspan_process_info to_c(const Process& process, const StringTable& strings) {
     return out;
 }
 
-fdspan_reference to_c(const Reference& reference, const StringTable& strings) {
+fdspan_reference to_c(const Reference& reference, const StringTable& strings, const char* path) {
     fdspan_reference out{};
     out.kind = kind_bit(reference.ref);
     out.type = type_bit(reference.type);
@@ -95,7 +95,7 @@ fdspan_reference to_c(const Reference& reference, const StringTable& strings) {
     for (const auto& [ours, theirs] : fields) out.valid |= (reference.valid & ours) != 0 ? theirs : 0;
     out.fd = reference.fd;
     out.tid = reference.tid;
-    out.path = text(strings, reference.path);
+    out.path = path;
     out.type_name = text(strings, reference.type_name);
     out.dev_major = reference.dev.major;
     out.dev_minor = reference.dev.minor;
@@ -143,7 +143,7 @@ const fdspan_event& EventView::show(const Event& event, std::uint64_t sequence) 
         event_.process = &process_;
     }
     if (event.reference != nullptr) {
-        reference_ = to_c(*event.reference, *event.strings);
+        reference_ = to_c(*event.reference, *event.strings, text(*event.strings, event.reference->path.name));
         event_.reference = &reference_;
     }
     if (event.duration) {
@@ -176,7 +176,7 @@ const fdspan_event& EventView::show(const Event& event, std::uint64_t sequence) 
         holders_.resize(event.holders.size());
         for (std::size_t i = 0; i < event.holders.size(); ++i) {
             holder_processes_[i] = to_c(*event.holders[i].process, *event.strings);
-            holder_references_[i] = to_c(*event.holders[i].reference, *event.strings);
+            holder_references_[i] = to_c(*event.holders[i].reference, *event.strings, text(*event.strings, event.holders[i].reference->path.name));
             holders_[i] = {&holder_processes_[i], &holder_references_[i]};
         }
         event_.holders = holders_.data();

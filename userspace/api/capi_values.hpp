@@ -18,7 +18,7 @@ namespace fdspan::capi {
 [[nodiscard]] fdspan_time to_c(const Interval& interval);
 // Strings point into `strings`.
 [[nodiscard]] fdspan_process_info to_c(const Process& process, const StringTable& strings);
-[[nodiscard]] fdspan_reference to_c(const Reference& reference, const StringTable& strings);
+[[nodiscard]] fdspan_reference to_c(const Reference& reference, const StringTable& strings, const char* path);
 
 [[nodiscard]] constexpr std::uint32_t event_bit(EventKind kind) { return 1U << static_cast<unsigned>(kind); }
 [[nodiscard]] constexpr std::uint32_t type_bit(FileType type) { return 1U << static_cast<unsigned>(type); }

@@ -103,7 +103,7 @@ Result<DeletedAnswer> find_deleted(const DeletedRequest& request) {
         if (file.references.empty() || reference.name == NameState::tmpfile) {
             file.state = reference.name;
             file.type = reference.type;
-            file.path = snapshot.text(reference.path);
+            file.path = snapshot.path(reference);
             file.nlink = reference.nlink;
             file.size = reference.size;
             file.allocated = reference.allocated;
@@ -116,7 +116,7 @@ Result<DeletedAnswer> find_deleted(const DeletedRequest& request) {
         if (file.references.empty() && file.hidden.empty()) {
             file.state = reference.name;
             file.type = reference.type;
-            file.path = snapshot.text(reference.path);
+            file.path = snapshot.path(reference);
             file.nlink = reference.nlink;
             file.size = reference.size;
             file.allocated = reference.allocated;

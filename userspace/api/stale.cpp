@@ -9,6 +9,7 @@
 #include <array>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <set>
 #include <tuple>
 
@@ -83,7 +84,7 @@ Result<StaleAnswer> find_stale(const std::vector<pid_t>& pids, Backend backend) 
 
     // Per process and file: run, or mapped as code is.
     struct Use {
-        const Reference* row = nullptr;
+        std::optional<Reference> row;
         bool counts = false;
     };
     std::map<std::tuple<std::uint32_t, DeviceNumber, std::uint64_t>, Use> uses;
@@ -91,8 +92,8 @@ Result<StaleAnswer> find_stale(const std::vector<pid_t>& pids, Backend backend) 
         if (!is_stale(row)) continue;
         Use& use = uses[{row.process, row.dev, row.ino}];
         const bool exe = row.ref == RefKind::exe;
-        const bool code = (row.map_flags & PROT_EXEC) != 0 && (row.map_flags & map_shared) == 0 && !snapshot.text(row.path).starts_with("/dev/shm/");
-        if (use.row == nullptr || exe) use.row = &row;
+        const bool code = (row.map_flags & PROT_EXEC) != 0 && (row.map_flags & map_shared) == 0 && !snapshot.path(row).starts_with("/dev/shm/");
+        if (!use.row || exe) use.row = row;
         use.counts |= exe || code;
     }
     std::map<std::pair<ServiceName, std::uint32_t>, StaleService> services;
@@ -112,7 +113,7 @@ Result<StaleAnswer> find_stale(const std::vector<pid_t>& pids, Backend backend) 
         StaleService& service = services[{name, shared ? 0 : row.process}];
         service.service = name;
         if (service.processes.empty() || service.processes.back() != row.process) service.processes.push_back(row.process);
-        const std::string path(snapshot.text(row.path));
+        const std::string path = snapshot.path(row);
         auto file = std::find_if(service.files.begin(), service.files.end(), [&](const StaleFile& known) { return known.path == path && known.state == row.name; });
         if (file == service.files.end()) file = service.files.insert(service.files.end(), {path, row.name, row.ref, {}});
         if (row.ref == RefKind::exe) file->ref = RefKind::exe;

@@ -78,7 +78,7 @@ constexpr const char* not_pinned = "tracking is not pinned, so that a restart wi
 
 SnapshotRequest index_request() {
     SnapshotRequest request;
-    request.fields = field_path | field_stat | field_fdinfo | field_times;
+    request.fields = field_path | field_stat | field_fdinfo | field_times | field_ids;
     return request;
 }
 

@@ -1375,7 +1375,7 @@ void Index::fill_description(std::uint32_t number, Reference& out) const {
     } else {
         paths_.append_text(description.path, text_);
     }
-    out.path = scratch_.append(text_);
+    out.path = PathId::whole(scratch_.append(text_));
     if (out.type == FileType::anon) out.type_name = scratch_.append(anon_class(text_));
     out.dev = device_number(extra.dev);
     out.rdev = device_number(extra.rdev);

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <climits>
 #include <cstdlib>
@@ -223,26 +224,6 @@ struct Known {
 };
 using KnownProcesses = std::unordered_map<pid_t, Known>;
 
-// To the end of `to`, each after mend(row). What was copied is given back piece by piece: both as a whole would be half as much again.
-template <class Mend>
-void move_rows(std::vector<Reference>& from, std::vector<Reference>& to, Mend&& mend) {
-    static_assert(std::is_trivially_copyable_v<Reference>);
-    constexpr std::size_t piece_rows = 1024;  // stays in the cache between the two
-    const auto page_bytes = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-    std::uintptr_t given_back = (reinterpret_cast<std::uintptr_t>(from.data()) + page_bytes - 1) / page_bytes * page_bytes;
-    for (std::size_t begin = 0; begin < from.size(); begin += piece_rows) {
-        Reference* const first = from.data() + begin;
-        Reference* const end = first + std::min(piece_rows, from.size() - begin);
-        std::for_each(first, end, mend);
-        to.insert(to.end(), first, end);
-        const std::uintptr_t copied = reinterpret_cast<std::uintptr_t>(end) / page_bytes * page_bytes;
-        if (copied <= given_back) continue;
-        ::madvise(reinterpret_cast<void*>(given_back), copied - given_back, MADV_DONTNEED);
-        given_back = copied;
-    }
-    from = {};
-}
-
 // Turns the rows of one read into a snapshot; or those of some processes into a part of one, beside others that share what is known of
 // all processes: nobody adds to that meanwhile, and each process is in one part.
 class Collector {
@@ -255,6 +236,7 @@ public:
     }
 
     Result<void> take(std::string_view bytes) {
+        if (want_times_) read_ns_ = boottime_now_ns();
         return each_row(bytes, [this](const fdspan_row_header& header, std::string_view row) {
             if (header.kind == FDSPAN_ROW_PROCESS) add_process(row);
             else if (header.kind == FDSPAN_ROW_THREAD) add_thread(row);
@@ -283,12 +265,11 @@ public:
     // What another collector has read apart.
     void adopt(Snapshot&& part, const Collector& reader) {
         const StringId shift = out_.strings.adopt(std::move(part.strings));
-        const bool after = out_.references.empty() || part.references.empty() || out_.references.back().process <= part.references.front().process;
-        grouped_ = grouped_ && reader.grouped_ && after;
-        move_rows(part.references, out_.references, [shift](Reference& reference) {
-            reference.path = StringTable::moved(reference.path, shift);
-            reference.type_name = StringTable::moved(reference.type_name, shift);
-        });
+        if (!part.references.empty()) {
+            grouped_ = grouped_ && reader.grouped_ && last_process_ <= part.references.process_of(0);
+            last_process_ = reader.last_process_;
+        }
+        out_.references.append(std::move(part.references), shift);
         out_.gaps += part.gaps;
         part = Snapshot();
     }
@@ -296,7 +277,7 @@ public:
     void finish() {
         if (request_.deleted_only) {
             std::vector<bool> holds(out_.processes.size());
-            for (const Reference& reference : out_.references) holds[reference.process] = true;
+            for (std::size_t at = 0; at < out_.references.size(); ++at) holds[out_.references.process_of(at)] = true;
             for (const auto& [pid, known] : processes_) {
                 if (holds[known.index]) ask_proc(known, out_.processes[known.index]);
             }
@@ -321,8 +302,8 @@ public:
         bool moved = false;  // mostly none: a pass over all rows is spared
         for (std::uint32_t i = 0; i < place.size(); ++i) moved = moved || place[i] != i;
         if (moved) {
-            std::erase_if(out_.references, [&](const Reference& reference) { return place[reference.process] == UINT32_MAX; });
-            for (Reference& reference : out_.references) reference.process = place[reference.process];
+            out_.references.erase_if([&](const Reference& reference) { return place[reference.process] == UINT32_MAX; });
+            for (std::size_t at = 0; at < out_.references.size(); ++at) out_.references.set_process(at, place[out_.references.process_of(at)]);
             grouped_ = false;
         }
         std::unordered_set<std::uint64_t> shown;
@@ -330,7 +311,8 @@ public:
             for (const Reference& reference : out_.references) shown.insert(reference.description_id);
         }
         std::erase_if(out_.hidden, [&](const Reference& reference) { return shown.contains(reference.description_id); });
-        group_by_process();
+        // The walks each go by process; together they have to be put in order.
+        if (!grouped_) out_.references.group_by_process();
         for (const pid_t pid : request_.pids) {
             if (!processes_.contains(pid)) ++out_.gaps.missing_pids;
         }
@@ -468,7 +450,7 @@ private:
         reference.size = row.size;
         reference.allocated = row.blocks * 512;
         reference.flags = row.open_flags;
-        reference.path = out_.strings.intern(path_of(row, text));
+        reference.path = PathId::whole(out_.strings.intern(path_of(row, text)));
         reference.description_id = row.description_id;
         reference.description_opened = reference.opened = interval(row.description_earliest_ns, row.description_latest_ns);
         reference.valid = field_path | field_stat | field_size | field_times;
@@ -478,6 +460,7 @@ private:
     void add_reference(std::string_view bytes) {
         fdspan_row row{};
         std::memcpy(&row, bytes.data(), sizeof row);
+        if (row.at_ns == 0) row.at_ns = read_ns_;
         // Rows come by process.
         if (last_ == nullptr || last_pid_ != static_cast<pid_t>(row.header.pid)) {
             last_pid_ = static_cast<pid_t>(row.header.pid);
@@ -500,7 +483,8 @@ private:
         const NameState name = name_of(row, text);
         if (request_.deleted_only && !request_.wants(name)) return;
         if ((row.flags & FDSPAN_ROW_CUT) != 0) ++out_.gaps.truncated_paths;
-        if (type == FileType::anon) {
+        // Nobody looked at the file where neither was asked for.
+        if (type == FileType::anon && (want_stat_ || want_path_)) {
             reference.type = type;
             reference.type_name = out_.strings.intern(class_of(row, text));
         }
@@ -517,7 +501,7 @@ private:
             reference.valid |= field_stat | field_size;
         }
         if (want_path_ && (row.flags & FDSPAN_ROW_CUT) == 0) {
-            reference.path = out_.strings.intern_recent(path);
+            reference.path = out_.strings.intern_path(path);
             reference.valid |= field_path;
         }
         if (reference.ref == RefKind::mem) {
@@ -531,7 +515,12 @@ private:
             reference.valid |= field_fdinfo | field_position;
         }
         if (want_times_) set_times(row, reference);
-        if (!out_.references.empty() && out_.references.back().process > reference.process) grouped_ = false;
+        keep(reference);
+    }
+
+    void keep(const Reference& reference) {
+        if (last_process_ > reference.process) grouped_ = false;
+        last_process_ = reference.process;
         out_.references.push_back(reference);
     }
 
@@ -709,25 +698,6 @@ private:
         described.narrow(Interval::bounded(described.earliest_ns, opened.latest_ns));
     }
 
-    // ---- order ----------------------------------------------------------------------------------------------------------
-
-    // The walks each go by process; together they have to be sorted. In place: a million rows are not copied.
-    void group_by_process() {
-        if (grouped_) return;
-        std::vector<Reference>& rows = out_.references;
-        std::vector<std::size_t> next(out_.processes.size() + 1, 0);
-        for (const Reference& row : rows) ++next[row.process + 1];
-        for (std::size_t i = 1; i < next.size(); ++i) next[i] += next[i - 1];
-        const std::vector<std::size_t> begin = next;
-        for (std::size_t process = 0; process < out_.processes.size(); ++process) {
-            while (next[process] < begin[process + 1]) {
-                Reference& row = rows[next[process]];
-                if (row.process == process) ++next[process];
-                else std::swap(row, rows[next[row.process]++]);
-            }
-        }
-    }
-
     const SnapshotRequest& request_;
     KnownProcesses& processes_;
     Snapshot& out_;
@@ -736,6 +706,8 @@ private:
     bool want_fdinfo_ = false;
     bool want_times_ = false;
     bool grouped_ = true;  // the rows so far are in the order of their processes
+    std::uint32_t last_process_ = 0;
+    std::uint64_t read_ns_ = 0;  // when the kernel had made the rows at hand
     pid_t last_pid_ = 0;
     Known* last_ = nullptr;
     std::unordered_map<PidKey, pid_t, PidKeyHash> tables_, places_;
@@ -752,27 +724,25 @@ bool in_initial_pid_namespace() {
     return ::stat("/proc/self/ns/pid", &status) == 0 && status.st_ino == initial_pid_namespace;
 }
 
-// Which processes each of several threads reads; empty where one walk over all is as good.
-std::vector<std::vector<pid_t>> share_out(const SnapshotRequest& request, const KnownProcesses& processes, const Snapshot& out) {
+std::uint64_t rows_expected(const KnownProcesses& processes) {
     std::uint64_t slots = 0;
-    std::uint64_t walks = 0;
+    for (const auto& [pid, known] : processes) slots += known.slots;
+    return std::min(slots, rows_reserved_max);
+}
+
+// The processes that hold descriptors, most of them first, where it pays that several threads take one after the other; otherwise none.
+std::vector<pid_t> shared_out(const SnapshotRequest& request, const KnownProcesses& processes) {
+    std::uint64_t slots = 0;
+    std::vector<std::pair<std::uint32_t, pid_t>> walks;
     for (const auto& [pid, known] : processes) {
         slots += known.slots;
-        walks += known.slots > 0 ? 1 : 0;
+        if (known.slots > 0) walks.emplace_back(known.slots, pid);
     }
-    std::vector<std::vector<pid_t>> shares;
-    const std::size_t threads = std::min<std::size_t>(request.threads, FDSPAN_MAX_READERS);
-    if (threads < 2 || walks < 2 || slots < walks * slots_worth_a_walk || !in_initial_pid_namespace()) return shares;
-    shares.resize(threads);
-    std::uint64_t before = 0;
-    for (const Process& process : out.processes) {
-        const std::uint64_t own = processes.at(process.pid).slots;
-        if (own == 0) continue;
-        // By its middle, so that a large one goes where most of it belongs.
-        shares[(before + own / 2) * threads / slots].push_back(process.pid);
-        before += own;
-    }
-    return shares;
+    std::vector<pid_t> pids;
+    if (request.threads < 2 || walks.size() < 2 || slots < walks.size() * slots_worth_a_walk || !in_initial_pid_namespace()) return pids;
+    std::sort(walks.begin(), walks.end(), [](const auto& a, const auto& b) { return a.first != b.first ? a.first > b.first : a.second < b.second; });
+    for (const auto& [own, pid] : walks) pids.push_back(pid);
+    return pids;
 }
 
 // What an object's types are in this kernel, and these functions.
@@ -841,13 +811,13 @@ struct IteratorReader::State {
         return iterate(all, buffer, take);
     }
 
-    // The threads of some processes, one process after the other.
-    Result<void> walk_each(int program, const std::vector<pid_t>& pids, Collector& collector) const {
+    // The threads of processes that no other thread has taken, one process after the other.
+    Result<void> walk_each(int program, const std::vector<pid_t>& pids, std::atomic<std::size_t>& next, Collector& collector) const {
         try {
             std::vector<char> into(buffer_bytes);
-            for (const pid_t pid : pids) {
+            for (std::size_t at = next++; at < pids.size(); at = next++) {
                 bpf_iter_link_info info{};
-                info.task.pid = static_cast<std::uint32_t>(pid);
+                info.task.pid = static_cast<std::uint32_t>(pids[at]);
                 auto link = attach(program, info);
                 if (!link) return tl::unexpected<Error>(link.error());
                 auto done = iterate(*link, into, [&](std::string_view bytes) { return collector.take(bytes); });
@@ -859,9 +829,8 @@ struct IteratorReader::State {
         }
     }
 
-    // Descriptors, by several threads: each has processes of its own, in the order of the snapshot.
-    Result<void> walk_apart(const std::vector<std::vector<pid_t>>& shares, const SnapshotRequest& request, KnownProcesses& processes, Snapshot& out,
-                            Collector& collector) {
+    // Descriptors, by several threads.
+    Result<void> walk_apart(const std::vector<pid_t>& pids, const SnapshotRequest& request, KnownProcesses& processes, Snapshot& out, Collector& collector) {
         struct Part {
             Snapshot out;
             std::optional<Collector> collector;
@@ -869,36 +838,30 @@ struct IteratorReader::State {
             std::thread thread;
         };
         const int program = programs.task_file;
-        std::vector<Part> parts(shares.size() - 1);
+        std::atomic<std::size_t> next = 0;
+        std::vector<Part> parts(std::min<std::size_t>({request.threads, FDSPAN_MAX_READERS, pids.size()}) - 1);
         const auto read_part = [&](std::size_t at) {
             programs.bss->readers[at + 1] = static_cast<std::uint32_t>(::gettid());
             try {
-                parts[at].done = walk_each(program, shares[at + 1], parts[at].collector.emplace(request, processes, parts[at].out));
+                parts[at].done = walk_each(program, pids, next, parts[at].collector.emplace(request, processes, parts[at].out));
             } catch (const std::bad_alloc&) {
                 parts[at].done = fail(ENOMEM, "not enough memory for a snapshot");
             }
         };
-        for (std::size_t at = 0; at < parts.size(); ++at) {
-            parts[at].out.clock = out.clock;
-            if (request.deleted_only) continue;
-            std::uint64_t slots = 0;
-            for (const pid_t pid : shares[at + 1]) slots += processes.at(pid).slots;
-            parts[at].out.references.reserve(std::min(slots, rows_reserved_max));
-        }
         std::size_t started = 0;
         try {
+            for (Part& part : parts) {
+                part.out.clock = out.clock;
+                if (!request.deleted_only) part.out.references.reserve(rows_expected(processes));
+            }
             for (; started < parts.size(); ++started) parts[started].thread = std::thread(read_part, started);
         } catch (const std::exception&) {
-            // No more threads for this process: what they were for is read here.
+            // No more threads for this process: the ones it has read everything.
         }
-        Result<void> done = walk_each(program, shares[0], collector);
+        Result<void> done = walk_each(program, pids, next, collector);
         for (std::size_t at = 0; at < started; ++at) parts[at].thread.join();
         for (auto& reader : programs.bss->readers) reader = 0;
-        for (std::size_t at = 0; done && at < parts.size(); ++at) {
-            if (at >= started) {
-                done = walk_each(program, shares[at + 1], collector);
-                continue;
-            }
+        for (std::size_t at = 0; done && at < started; ++at) {
             done = parts[at].done;
             if (done) collector.adopt(std::move(parts[at].out), *parts[at].collector);
         }
@@ -1053,7 +1016,8 @@ Result<Snapshot> IteratorReader::read(const SnapshotRequest& request, bool censu
         iteration = {};
         const bool stat = asked.wants(field_stat) || asked.wants(field_times) || asked.deleted_only;
         iteration.fields = (asked.wants(field_path) ? FDSPAN_WANT_PATH : 0) | (stat ? FDSPAN_WANT_STAT : 0) |
-                           (asked.wants(field_fdinfo) ? FDSPAN_WANT_FDINFO : 0) | (asked.wants(field_times) || census ? FDSPAN_WANT_TIMES : 0);
+                           (asked.wants(field_fdinfo) ? FDSPAN_WANT_FDINFO : 0) | (asked.wants(field_times) || census ? FDSPAN_WANT_TIMES : 0) |
+                           (asked.wants(field_ids) || asked.hidden ? FDSPAN_WANT_IDS : 0);
         iteration.deleted_only = asked.deleted_only;
         iteration.linked = (asked.wants(NameState::gone) ? FDSPAN_LINKED_UNHASHED : 0) | (asked.wants(NameState::silly) ? FDSPAN_LINKED_NFS : 0);
         iteration.census = census;
@@ -1083,17 +1047,14 @@ Result<Snapshot> IteratorReader::read(const SnapshotRequest& request, bool censu
             if (done) done = state.walk(programs.task, state.tasks, singly, take);
             // Their threads can't be told apart by the walk over one process on this kernel: pick them out of all.
             if (!asked.deleted_only) {
-                std::uint64_t slots = 0;
-                for (const auto& [pid, known] : processes) slots += known.slots;
-                // Room that stays empty costs no memory.
-                snapshot.references.reserve(std::min(slots, rows_reserved_max));
+                snapshot.references.reserve(rows_expected(processes));
             }
             const bool misjudged = programs.bss->threads_seen > 0 && programs.bss->threads_misjudged != 0;
             if (misjudged) singly.clear();
             if (done && asked.wants(RefKind::fd)) {
-                const auto shares = misjudged || !singly.empty() ? std::vector<std::vector<pid_t>>() : share_out(asked, processes, snapshot);
-                done = shares.size() > 1 ? state.walk_apart(shares, asked, processes, snapshot, collector)
-                                         : state.walk(programs.task_file, state.files, singly, take);
+                const std::vector<pid_t> pids = misjudged || !singly.empty() ? std::vector<pid_t>() : shared_out(asked, processes);
+                done = !pids.empty() ? state.walk_apart(pids, asked, processes, snapshot, collector)
+                                     : state.walk(programs.task_file, state.files, singly, take);
             }
             if (done && asked.wants(RefKind::mem)) done = state.walk(programs.task_vma, state.mappings, singly, take);
             iteration.kinds = 0;

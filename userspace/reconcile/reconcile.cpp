@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <tuple>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 
 #include "reconcile/removals.hpp"
 
@@ -59,14 +61,21 @@ public:
     Verification check();
 
 private:
-    using Row = const Reference*;
+    struct Row {  // a descriptor of the snapshot
+        std::uint32_t process;
+        pid_t tid;  // 0: the table is its process's own
+        std::int32_t fd;
+        std::uint32_t at;  // in Snapshot::references
+        [[nodiscard]] auto slot() const { return std::tuple(process, tid, fd); }
+    };
     struct Group {  // the descriptors of one table, by fd
-        Row* begin = nullptr;
-        Row* end = nullptr;
+        const Row* begin = nullptr;
+        const Row* end = nullptr;
     };
     enum class Choice : std::uint8_t { same, index, snapshot };
 
     void sort_rows();
+    [[nodiscard]] Reference read(const Row& row) const { return snapshot_.references[row.at]; }
     [[nodiscard]] Group group(std::uint32_t process, pid_t tid);
     [[nodiscard]] bool in_scope(pid_t pid) const {
         return options_.pids.empty() || std::find(options_.pids.begin(), options_.pids.end(), pid) != options_.pids.end();
@@ -89,8 +98,8 @@ private:
     }
 
     [[nodiscard]] bool same_file(std::uint32_t description, const Reference& row) const;
-    [[nodiscard]] bool sharers_agree(std::uint32_t process, std::uint32_t table, std::int32_t fd, Row row);
-    [[nodiscard]] std::uint32_t writable_table(std::uint32_t process, std::uint32_t table, pid_t tid, std::int32_t fd, Row row);
+    [[nodiscard]] bool sharers_agree(std::uint32_t process, std::uint32_t table, std::int32_t fd, const Reference* row);
+    [[nodiscard]] std::uint32_t writable_table(std::uint32_t process, std::uint32_t table, pid_t tid, std::int32_t fd, const Reference* row);
 
     void one_process(std::uint32_t number);
     void one_table(std::uint32_t process, pid_t tid, Group rows, const Interval& lacked);
@@ -104,7 +113,7 @@ private:
     void unheld();
     void removal_events();
 
-    void differ(DifferenceKind kind, pid_t pid, pid_t tid, std::int32_t fd, const Index::SlotView* slot, Row row);
+    void differ(DifferenceKind kind, pid_t pid, pid_t tid, std::int32_t fd, const Index::SlotView* slot, const Reference* row);
 
     Index& index_;
     const Snapshot& snapshot_;
@@ -114,9 +123,9 @@ private:
     const EventSink& report_sink_;
     ReconcileResult result_;
     Verification verification_;
-    std::vector<Row> rows_;                        // fd rows by (process, tid, fd)
+    std::vector<Row> rows_;                        // by slot
     std::vector<std::pair<std::size_t, std::size_t>> process_rows_;  // into rows_, by snapshot process
-    std::vector<std::vector<Row>> held_rows_;      // by snapshot process
+    std::vector<std::vector<std::uint32_t>> held_rows_;  // what is no descriptor, by snapshot process
     std::unordered_map<pid_t, std::uint32_t> snapshot_process_;
     // When they last ended:
     std::unordered_map<std::uint64_t, std::uint64_t> ended_slots_;        // since the snapshot began
@@ -133,35 +142,26 @@ void Reconciler::sort_rows() {
     process_rows_.resize(snapshot_.processes.size());
     held_rows_.resize(snapshot_.processes.size());
     for (std::uint32_t i = 0; i < snapshot_.processes.size(); ++i) snapshot_process_[snapshot_.processes[i].pid] = i;
-    for (const Reference& row : snapshot_.references) {
+    for (std::uint32_t at = 0; at < snapshot_.references.size(); ++at) {
+        const Reference row = snapshot_.references[at];
         if (row.process >= snapshot_.processes.size()) continue;
-        if (row.ref != RefKind::fd) held_rows_[row.process].push_back(&row);
-        else if (row.fd >= 0 && row.fd <= Index::max_fd) rows_.push_back(&row);
+        if (row.ref != RefKind::fd) held_rows_[row.process].push_back(at);
+        else if (row.fd >= 0 && row.fd <= Index::max_fd) rows_.push_back({row.process, row.tid == snapshot_.processes[row.process].pid ? 0 : row.tid, row.fd, at});
     }
-    const auto shown_tid = [this](Row row) { return row->tid == snapshot_.processes[row->process].pid ? 0 : row->tid; };
-    std::sort(rows_.begin(), rows_.end(), [&](Row a, Row b) {
-        if (a->process != b->process) return a->process < b->process;
-        if (shown_tid(a) != shown_tid(b)) return shown_tid(a) < shown_tid(b);
-        return a->fd < b->fd;
-    });
-    // A slot that was read twice (the iterator restarts after a full buffer): the later row counts.
-    const auto same_slot = [&](Row a, Row b) { return a->process == b->process && shown_tid(a) == shown_tid(b) && a->fd == b->fd; };
-    rows_.erase(std::unique(rows_.begin(), rows_.end(), same_slot), rows_.end());
+    std::sort(rows_.begin(), rows_.end(), [](const Row& a, const Row& b) { return a.slot() < b.slot(); });
+    // A slot that was read twice (the iterator restarts after a full buffer): one of them counts.
+    rows_.erase(std::unique(rows_.begin(), rows_.end(), [](const Row& a, const Row& b) { return a.slot() == b.slot(); }), rows_.end());
     for (std::size_t at = 0; at < rows_.size();) {
         const std::size_t begin = at;
-        while (at < rows_.size() && rows_[at]->process == rows_[begin]->process) ++at;
-        process_rows_[rows_[begin]->process] = {begin, at};
+        while (at < rows_.size() && rows_[at].process == rows_[begin].process) ++at;
+        process_rows_[rows_[begin].process] = {begin, at};
     }
 }
 
 Reconciler::Group Reconciler::group(std::uint32_t process, pid_t tid) {
     const auto [begin, end] = process_rows_[process];
-    const pid_t pid = snapshot_.processes[process].pid;
-    const auto shown_tid = [pid](Row row) { return row->tid == pid ? 0 : row->tid; };
-    Row* const first = std::lower_bound(rows_.data() + begin, rows_.data() + end, tid,
-                                        [&](Row row, pid_t wanted) { return shown_tid(row) < wanted; });
-    Row* const last = std::upper_bound(first, rows_.data() + end, tid,
-                                       [&](pid_t wanted, Row row) { return wanted < shown_tid(row); });
+    const Row* const first = std::lower_bound(rows_.data() + begin, rows_.data() + end, tid, [](const Row& row, pid_t wanted) { return row.tid < wanted; });
+    const Row* const last = std::upper_bound(first, std::as_const(rows_).data() + end, tid, [](pid_t wanted, const Row& row) { return wanted < row.tid; });
     return {first, last};
 }
 
@@ -184,7 +184,7 @@ bool Reconciler::same_file(std::uint32_t number, const Reference& row) const {
                index_.type_of(description) == row.type;
     }
     if ((row.valid & field_path) != 0 && (description.path.dir != PathStore::none || description.path.name != 0)) {
-        return index_.paths_.equals(description.path, snapshot_.text(row.path));
+        return index_.paths_.equals(description.path, snapshot_.path(row));
     }
     return true;
 }
@@ -299,8 +299,8 @@ void Reconciler::one_process(std::uint32_t number) {
         }
         const auto [begin, end] = process_rows_[number];
         for (std::size_t i = begin; i < end; ++i) {
-            const pid_t tid = rows_[i]->tid;
-            if (tid != 0 && tid != from.pid && !task_ended(from.pid, tid, from.started)) tids.insert(tid);
+            const pid_t tid = rows_[i].tid;
+            if (tid != 0 && !task_ended(from.pid, tid, from.started)) tids.insert(tid);
         }
         for (const pid_t tid : tids) one_table(process, tid, group(number, tid), lacked);
         entry.synced_ns = std::max(entry.synced_ns, snapshot_.began_ns);
@@ -310,22 +310,23 @@ void Reconciler::one_process(std::uint32_t number) {
 }
 
 // Do all that share the table see the same in this slot? Then the change is about the table, not about the sharing.
-bool Reconciler::sharers_agree(std::uint32_t process, std::uint32_t table, std::int32_t fd, Row row) {
+bool Reconciler::sharers_agree(std::uint32_t process, std::uint32_t table, std::int32_t fd, const Reference* row) {
     for (const Index::TableUser& user : index_.tables_[table].users) {
         if (user.process == process) continue;
         const auto other = snapshot_process_.find(index_.processes_[user.process].pid);
         if (other == snapshot_process_.end() || snapshot_.processes[other->second].unreadable) continue;
         const Group rows = group(other->second, user.tid);
-        Row* const at = std::lower_bound(rows.begin, rows.end, fd, [](Row a, std::int32_t wanted) { return a->fd < wanted; });
-        const Row theirs = at != rows.end && (*at)->fd == fd ? *at : nullptr;
-        if ((theirs == nullptr) != (row == nullptr)) return false;
+        const Row* const at = std::lower_bound(rows.begin, rows.end, fd, [](const Row& a, std::int32_t wanted) { return a.fd < wanted; });
+        const bool has = at != rows.end && at->fd == fd;
+        if (has != (row != nullptr)) return false;
         if (row == nullptr) continue;
-        if (row->description_id != theirs->description_id || row->ino != theirs->ino || !(row->dev == theirs->dev)) return false;
+        const Reference theirs = read(*at);
+        if (row->description_id != theirs.description_id || row->ino != theirs.ino || !(row->dev == theirs.dev)) return false;
     }
     return true;
 }
 
-std::uint32_t Reconciler::writable_table(std::uint32_t process, std::uint32_t table, pid_t tid, std::int32_t fd, Row row) {
+std::uint32_t Reconciler::writable_table(std::uint32_t process, std::uint32_t table, pid_t tid, std::int32_t fd, const Reference* row) {
     if (index_.tables_[table].users.size() == 1 || sharers_agree(process, table, fd, row)) return table;
     return index_.unshare_table(process, tid, 0);
 }
@@ -343,14 +344,14 @@ void Reconciler::one_table(std::uint32_t process, pid_t tid, Group rows, const I
     std::vector<std::pair<std::int32_t, Index::SlotView>> slots;
     index_.for_each_slot(table, [&](std::int32_t fd, const Index::SlotView& slot) { slots.emplace_back(fd, slot); });
 
-    Row* row = rows.begin;
+    const Row* row = rows.begin;
     auto slot = slots.begin();
     while (true) {
         // A row whose description took the place of another one has ended that in all its slots.
         while (slot != slots.end() && !index_.slot(table, slot->first, slot->second)) ++slot;
         if (row == rows.end && slot == slots.end()) break;
-        if (slot == slots.end() || (row != rows.end && (*row)->fd < slot->first)) {
-            const Reference& added = **row++;
+        if (slot == slots.end() || (row != rows.end && row->fd < slot->first)) {
+            const Reference added = read(*row++);
             if (const std::uint64_t ended_ns = ended_at(table, added.fd, added); ended_ns != 0) {
                 doubt(ended_ns);
                 continue;
@@ -361,7 +362,7 @@ void Reconciler::one_table(std::uint32_t process, pid_t tid, Group rows, const I
             }
             table = writable_table(process, table, tid, added.fd, &added);
             open(process, table, tid, added, lacked);
-        } else if (row == rows.end || slot->first < (*row)->fd) {
+        } else if (row == rows.end || slot->first < row->fd) {
             const auto& [fd, view] = *slot++;
             if (!is_gone(view)) {
                 doubt(view.opened.earliest_ns);
@@ -370,7 +371,7 @@ void Reconciler::one_table(std::uint32_t process, pid_t tid, Group rows, const I
             table = writable_table(process, table, tid, fd, nullptr);
             close(process, table, tid, fd, view, snapshot_.ended_ns);
         } else {
-            const Reference& there = **row++;
+            const Reference there = read(*row++);
             const auto& [fd, view] = *slot++;
             switch (choose(table, fd, view, there)) {
                 case Choice::index: doubt(view.opened.earliest_ns); break;
@@ -439,7 +440,7 @@ std::uint32_t Reconciler::description_of(const Reference& row, bool file_only) {
         result_.ended += static_cast<std::uint32_t>(before - index_.descriptor_count_);
     }
     const std::uint32_t dev = kernel_device(row.dev);
-    const std::string_view text = (row.valid & field_path) != 0 ? snapshot_.text(row.path) : std::string_view{};
+    const std::string text = (row.valid & field_path) != 0 ? snapshot_.path(row) : std::string();
     if (file_only && row.description_id == 0 && (row.valid & field_stat) != 0) {
         // Without an id one entry stands for all mappings of a file.
         for (std::uint32_t number = index_.by_inode_.head(Index::file_hash(dev, row.ino)); number != Index::none;
@@ -533,7 +534,7 @@ void Reconciler::update(std::uint32_t number, const Reference& row) {
     }
     if ((row.valid & field_path) != 0) {
         const Index::Description& description = index_.descriptions_[number];
-        const std::string_view text = snapshot_.text(row.path);
+        const std::string text = snapshot_.path(row);
         const bool by_ino = index_.is_label_of(text, index_.type_of(description), description.ino);
         const bool was_by_ino = (description.bits & Index::label_by_ino) != 0;
         if (by_ino != was_by_ino || (!by_ino && !index_.paths_.equals(description.path, text))) {
@@ -552,9 +553,10 @@ void Reconciler::held(std::uint32_t number, std::uint32_t process) {
         return !other_image || (kind != RefKind::mem && kind != RefKind::exe);
     };
     using Key = std::pair<RefKind, std::uint64_t>;
-    std::multimap<Key, Row> rows;
-    for (const Row row : held_rows_[number]) {
-        if (wanted(row->ref)) rows.emplace(Key{row->ref, row->ref == RefKind::mem ? row->map_start : 0}, row);
+    std::multimap<Key, Reference> rows;
+    for (const std::uint32_t at : held_rows_[number]) {
+        const Reference row = snapshot_.references[at];
+        if (wanted(row.ref)) rows.emplace(Key{row.ref, row.ref == RefKind::mem ? row.map_start : 0}, row);
     }
     std::uint32_t* link = &index_.processes_[process].first_held;
     while (*link != Index::none) {
@@ -565,14 +567,14 @@ void Reconciler::held(std::uint32_t number, std::uint32_t process) {
         }
         // Several under one key: threads with a cwd and root of their own.
         const auto [first, last] = rows.equal_range(Key{held.kind, held.map_start});
-        const auto row = std::find_if(first, last, [&](const auto& entry) { return same_file(held.description, *entry.second); });
+        const auto row = std::find_if(first, last, [&](const auto& entry) { return same_file(held.description, entry.second); });
         if (row != last) {
-            update(held.description, *row->second);
+            update(held.description, row->second);
             Interval opened = index_.times_.get(held.opened);
-            opened.narrow(row->second->opened);
+            opened.narrow(row->second.opened);
             index_.times_.replace(held.opened, opened);
-            held.map_end = row->second->map_end;
-            held.map_flags = row->second->map_flags;
+            held.map_end = row->second.map_end;
+            held.map_flags = row->second.map_flags;
             rows.erase(row);
             link = &held.next_of_process;
             continue;
@@ -584,10 +586,10 @@ void Reconciler::held(std::uint32_t number, std::uint32_t process) {
         }
     }
     for (const auto& [key, row] : rows) {
-        const std::uint32_t description = description_of(*row, true);
+        const std::uint32_t description = description_of(row, true);
         if (description == Index::none) continue;
-        const std::uint32_t added = index_.add_held(process, *row, description);
-        Interval opened = row->opened;
+        const std::uint32_t added = index_.add_held(process, row, description);
+        Interval opened = row.opened;
         if (opened.latest_ns > snapshot_.ended_ns) opened.latest_ns = snapshot_.ended_ns;
         index_.times_.replace(index_.held_[added].opened, opened);
     }
@@ -655,7 +657,7 @@ void Reconciler::removal_events() {
 
 // ---- only looking -------------------------------------------------------------------------------------------------
 
-void Reconciler::differ(DifferenceKind kind, pid_t pid, pid_t tid, std::int32_t fd, const Index::SlotView* slot, Row row) {
+void Reconciler::differ(DifferenceKind kind, pid_t pid, pid_t tid, std::int32_t fd, const Index::SlotView* slot, const Reference* row) {
     switch (kind) {
         case DifferenceKind::phantom: ++verification_.phantoms; break;
         case DifferenceKind::gap: ++verification_.gaps; break;
@@ -672,11 +674,11 @@ void Reconciler::differ(DifferenceKind kind, pid_t pid, pid_t tid, std::int32_t 
         Reference shown;
         index_.scratch_.clear();
         index_.fill_description(slot->description, shown);
-        difference.index_path = index_.scratch_.get(shown.path);
+        difference.index_path = index_.scratch_.get(shown.path.name);
         difference.index_opened = slot->opened;
     }
     if (row != nullptr) {
-        difference.snapshot_path = snapshot_.text(row->path);
+        difference.snapshot_path = snapshot_.path(*row);
         difference.snapshot_opened = row->opened;
     }
     verification_.differences.push_back(std::move(difference));
@@ -684,7 +686,7 @@ void Reconciler::differ(DifferenceKind kind, pid_t pid, pid_t tid, std::int32_t 
 
 Verification Reconciler::check() {
     const auto compare = [&](pid_t pid, pid_t tid, std::uint32_t table, Group rows) {
-        Row* row = rows.begin;
+        const Row* row = rows.begin;
         const auto gap = [&](const Reference& lacking) {
             if (table == Index::none || is_new(table, lacking.fd, lacking)) {
                 differ(DifferenceKind::gap, pid, tid, lacking.fd, nullptr, &lacking);
@@ -692,12 +694,12 @@ Verification Reconciler::check() {
         };
         if (table != Index::none) {
             index_.for_each_slot(table, [&](std::int32_t fd, const Index::SlotView& slot) {
-                while (row != rows.end && (*row)->fd < fd) gap(**row++);
-                if (row == rows.end || (*row)->fd != fd) {
+                while (row != rows.end && row->fd < fd) gap(read(*row++));
+                if (row == rows.end || row->fd != fd) {
                     if (is_gone(slot)) differ(DifferenceKind::phantom, pid, tid, fd, &slot, nullptr);
                     return;
                 }
-                const Reference& there = **row++;
+                const Reference there = read(*row++);
                 ++verification_.compared;
                 if (choose(table, fd, slot, there) == Choice::snapshot) {
                     differ(same_file(slot.description, there) ? DifferenceKind::other_time : DifferenceKind::other_file, pid, tid, fd,
@@ -705,7 +707,7 @@ Verification Reconciler::check() {
                 }
             });
         }
-        while (row != rows.end) gap(**row++);
+        while (row != rows.end) gap(read(*row++));
     };
 
     for (std::uint32_t i = 0; i < snapshot_.processes.size(); ++i) {
@@ -724,8 +726,8 @@ Verification Reconciler::check() {
         std::set<pid_t> tids{0};
         const auto [begin, end] = process_rows_[i];
         for (std::size_t at = begin; at < end; ++at) {
-            const pid_t tid = rows_[at]->tid;
-            if (tid != from.pid && !(tid != 0 && task_ended(from.pid, tid, from.started))) tids.insert(tid);
+            const pid_t tid = rows_[at].tid;
+            if (!(tid != 0 && task_ended(from.pid, tid, from.started))) tids.insert(tid);
         }
         if (process != Index::none) {
             for (const Index::Thread& thread : index_.processes_[process].threads) {

@@ -672,7 +672,7 @@ void Removals::relabel_hidden(const Snapshot& snapshot) {
     for (const Reference& row : snapshot.hidden) {
         const std::uint32_t number = index_.find_description(row.description_id);
         if (number == Index::none || index_.descriptions_[number].first_ref != Index::none) continue;
-        rename(number, snapshot.text(row.path));
+        rename(number, snapshot.path(row));
     }
 }
 

@@ -293,7 +293,7 @@ private:
         const bool ended = !after || after->start_ticks != current.start_ticks ||
                            (is_dead(*after) && (!leader_dead || (threads > 1 && after->threads <= 1)));
         if (ended) {
-            out_.references.resize(first_reference);
+            out_.references.pop_back(out_.references.size() - first_reference);
             out_.processes.pop_back();
             ++out_.gaps.vanished_processes;
             return 0;
@@ -601,9 +601,9 @@ private:
             ++out_.gaps.undecided_names;
         }
         if (request_.deleted_only && !request_.wants(reference.name)) return;
-        set_class(link, reference);
+        if (want_stat_ || want_path_) set_class(link, reference);
         if (want_path_ && !look.text_cut) {
-            reference.path = out_.strings.intern_recent(path);
+            reference.path = out_.strings.intern_path(path);
             reference.valid |= field_path;
         }
         if (!want_stat_) reference.name = NameState::unknown;
@@ -953,7 +953,8 @@ struct Part {
     std::vector<std::size_t> order;
     Result<void> done;
     std::thread thread;
-    std::size_t next_process = 0, next_reference = 0;  // while the parts are put together
+    StringId shift = 0;  // while the parts are put together
+    std::size_t next_process = 0, next_reference = 0;
 };
 
 // By process, in the order of the list that the threads took them from.
@@ -961,16 +962,12 @@ void put_together(std::vector<Part>& parts, Snapshot& out) {
     std::size_t processes = 0;
     std::size_t references = 0;
     for (Part& part : parts) {
-        const StringId shift = out.strings.adopt(std::move(part.out.strings));
-        const auto move = [shift](StringId& id) { id = StringTable::moved(id, shift); };
+        part.shift = out.strings.adopt(std::move(part.out.strings));
+        const auto move = [&](StringId& id) { id = StringTable::moved(id, part.shift); };
         for (Process& process : part.out.processes) {
             move(process.comm);
             move(process.cgroup);
             move(process.container);
-        }
-        for (Reference& reference : part.out.references) {
-            move(reference.path);
-            move(reference.type_name);
         }
         out.gaps += part.out.gaps;
         processes += part.out.processes.size();
@@ -984,10 +981,12 @@ void put_together(std::vector<Part>& parts, Snapshot& out) {
         const auto index = static_cast<std::uint32_t>(out.processes.size());
         out.processes.push_back(first.out.processes[first.next_process]);
         for (; first.next_reference < first.out.references.size(); ++first.next_reference) {
-            const Reference& reference = first.out.references[first.next_reference];
+            Reference reference = first.out.references[first.next_reference];
             if (reference.process != first.next_process) break;
+            reference.process = index;
+            reference.path = StringTable::moved(reference.path, first.shift);
+            reference.type_name = StringTable::moved(reference.type_name, first.shift);
             out.references.push_back(reference);
-            out.references.back().process = index;
         }
         ++first.next_process;
     }

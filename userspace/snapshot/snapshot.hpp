@@ -11,6 +11,7 @@
 #include "base/clock.hpp"
 #include "base/reference.hpp"
 #include "base/result.hpp"
+#include "snapshot/references.hpp"
 
 namespace fdspan {
 
@@ -66,13 +67,17 @@ struct Snapshot {
     WallClock clock;                    // as measured at began_ns
     StringTable strings;
     std::vector<Process> processes;     // ascending by pid
-    std::vector<Reference> references;  // grouped by process, in no other order
+    References references;              // grouped by process, in no other order
     // Descriptions of deleted files that none of the processes read shows, known from the maps of tracking only: in flight over a socket, fixed in an
     // io_uring, held by the kernel itself. Of no process.
     std::vector<Reference> hidden;
     SnapshotGaps gaps;
 
     [[nodiscard]] std::string_view text(StringId id) const { return strings.get(id); }
+    [[nodiscard]] std::string path(const Reference& row) const {
+        std::string joined;
+        return std::string(strings.path(row.path, joined));
+    }
 };
 
 // Reads through /proc. Never blocks on a hung file system. Thread-safe (no shared state).

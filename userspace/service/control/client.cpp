@@ -224,7 +224,8 @@ std::size_t join_times(Snapshot& snapshot, const TimesAnswer& answer) {
     std::map<Place, const TimesRow*> rows;
     std::optional<std::uint32_t> rows_of;
     std::size_t gained = 0;
-    for (Reference& reference : snapshot.references) {
+    for (std::size_t at = 0; at < snapshot.references.size(); ++at) {
+        Reference reference = snapshot.references[at];
         const bool is_fd = reference.ref == RefKind::fd;
         if ((!is_fd && reference.ref != RefKind::mem) || (reference.valid & field_stat) == 0) continue;
         const Process& process = snapshot.processes[reference.process];
@@ -250,6 +251,7 @@ std::size_t join_times(Snapshot& snapshot, const TimesAnswer& answer) {
         reference.opened.narrow(interval_of(row.opened_earliest_ns, row.opened_latest_ns, (row.exact & 1U) != 0));
         reference.description_opened.narrow(interval_of(row.description_earliest_ns, row.description_latest_ns, (row.exact & 2U) != 0));
         if (reference.description_id == 0) reference.description_id = row.description_id;
+        snapshot.references.set_times(at, reference.opened, reference.description_opened, reference.description_id);
         if (opened != reference.opened || description_opened != reference.description_opened) ++gained;
     }
     return gained;

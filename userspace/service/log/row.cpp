@@ -79,7 +79,7 @@ LogRow row_of(const Event& event) {
         row.deleted = reference.name == NameState::deleted || event.kind == EventKind::deleted;
         row.dev = reference.dev;
         row.ino = reference.ino;
-        row.path = text(reference.path);
+        row.path = text(reference.path.name);
         row.opened = reference.opened;
         row.description_opened = reference.description_opened;
         row.description_id = reference.description_id;

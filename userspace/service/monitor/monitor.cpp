@@ -47,7 +47,7 @@ std::string pattern_of(const IndexRow& row) {
     if (reference.name == NameState::nameless) return text;
     text += ' ';
     bool in_number = false;
-    for (const char c : row.strings.get(reference.path)) {
+    for (const char c : row.strings.get(reference.path.name)) {
         const bool digit = c >= '0' && c <= '9';
         if (!digit) text += c;
         if (digit && !in_number) text += '#';
@@ -96,7 +96,7 @@ void Monitor::sample(const Index& index, std::uint64_t now_ns) {
         const Reference& reference = row.reference;
         if (reference.ref != RefKind::fd || seen.size() >= max_deleted_files || !seen.insert({reference.dev, reference.ino}).second) return;
         DeletedFile file{reference.dev, reference.ino, 0, {}, row.process.pid, std::string(row.strings.get(row.process.comm)),
-                         std::string(row.strings.get(reference.path))};
+                         std::string(row.strings.get(reference.path.name))};
         file.bytes = bytes_on_disk(row.process.pid, reference.fd);
         // Nobody saw it: by now at the latest.
         const auto known = deleted_since_.try_emplace({reference.dev, reference.ino}, Interval::bounded(Interval::unknown_earliest, now_ns)).first;
