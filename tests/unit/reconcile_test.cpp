@@ -338,6 +338,19 @@ TEST_CASE("a description that nothing holds ends with the first snapshot that la
     }
 }
 
+TEST_CASE("what a process held whose end nobody saw may have ended with it") {
+    Pair pair;
+    const Interval at = Interval::exact(100);
+    Row mapped{0, "/b", 78, at, at};
+    mapped.ref = RefKind::mem;
+    pair.silently(Rows(1000, 1100).process(1, early, {}).process(10, early, {{3, "/a", 77, at, at}, mapped}));
+    pair.meet(Rows(2000, 2100).process(1, early, {}));
+    pair.take();
+    CHECK(pair.index.counts().unheld == 2);
+    pair.meet(Rows(3000, 3100).process(1, early, {}));
+    CHECK(pair.take() == Lines{"released /a @1000..3100 +900..3000", "released /b @1000..3100 +900..3000", "resynced @3000..3100 0 0"});
+}
+
 TEST_CASE("polling tells a deletion once a file, between the two snapshots") {
     Pair pair;
     pair.silently(Rows(1000, 1100).process(10, early, {{3, "/a"}, {4, "/a"}}).process(20, early, {{3, "/a"}}));

@@ -99,7 +99,7 @@ void Index::apply_opened(const OpenedRecord& record, const EventSink& sink) {
             return;
         }
         const Interval when = between(alive_since(entry, known), opened.latest_ns);
-        lost_last_ref(close_slot(table, raw.fd, known, when, process, shown_tid, sink), false, when.earliest_ns);
+        lost_last_ref(close_slot(table, raw.fd, known, when, process, shown_tid, sink), false, when.earliest_ns, when.earliest_ns);
     }
 
     std::uint32_t description = find_description(raw.description_id);
@@ -149,7 +149,7 @@ void Index::apply_opened(const OpenedRecord& record, const EventSink& sink) {
         if (early.last && descriptions_[description].first_ref == none) {
             end_description(description, when, process, shown_tid, raw.fd, sink);
         } else {
-            lost_last_ref(description, true, early.at_ns);
+            lost_last_ref(description, true, early.at_ns, early.at_ns);
         }
         early = EarlyClose{};
     }
@@ -181,7 +181,7 @@ void Index::apply_closed(const ClosedRecord& record, const EventSink& sink) {
         if (other) {
             // What the index has in this slot went unseen before what is closed now came.
             const Interval before = between(alive_since(entry, known), now_ns);
-            lost_last_ref(close_slot(table, raw.fd, known, before, process, shown_tid, sink), false, before.earliest_ns);
+            lost_last_ref(close_slot(table, raw.fd, known, before, process, shown_tid, sink), false, before.earliest_ns, before.earliest_ns);
             filled = false;
         }
     }
@@ -206,7 +206,7 @@ void Index::apply_closed(const ClosedRecord& record, const EventSink& sink) {
     }
     if (descriptions_[description].first_ref != none) return;
     if (raw.last != 0) end_description(description, when, process, shown_tid, raw.fd, sink, record.unlinked);
-    else lost_last_ref(description, true, now_ns);
+    else lost_last_ref(description, true, now_ns, now_ns);
 }
 
 void Index::apply_released(const ReleasedRecord& record, const EventSink& sink) {
@@ -302,7 +302,7 @@ void Index::apply_open_set(const fdspan_table_record& raw, std::uint32_t process
         emit_slot(EventKind::closed, implied_end(entry, view, when), process, shown_tid, fd, view, sink);
         const std::uint32_t description = empty_slot(table, fd);
         remember_slot(table, fd, now_ns, print_of(description), true);
-        lost_last_ref(description, false, now_ns);
+        lost_last_ref(description, false, now_ns, now_ns);
     }
 }
 
@@ -321,9 +321,9 @@ void Index::apply_exec(const ExecRecord& record, const EventSink& sink) {
         use_table(table, process, 0);
         if (leave_table(entry.table, process, 0)) {
             close_table(entry.table, when, process, 0, sink);
-            drop_table(entry.table, now_ns);
+            drop_table(entry.table, when);
         }
-        if (leave_table(table, process, old_tid)) drop_table(table, now_ns);
+        if (leave_table(table, process, old_tid)) drop_table(table, when);
         caller->table = none;
         --entry.own_tables;
         entry.table = table;
@@ -459,17 +459,17 @@ bool Index::leave_table(std::uint32_t table, std::uint32_t process, pid_t tid) {
     return users.empty();
 }
 
-void Index::drop_pages(std::uint32_t table, std::uint64_t now_ns) {
+void Index::drop_pages(std::uint32_t table, const Interval& when) {
     Table& entry = tables_[table];
     for (const std::uint32_t place : entry.pages) {
-        if (place != none) drop_page(place & ~inherited_bit, table, now_ns);
+        if (place != none) drop_page(place & ~inherited_bit, table, when);
     }
     entry.pages.clear();
     entry.pages.shrink_to_fit();
 }
 
-void Index::drop_table(std::uint32_t table, std::uint64_t now_ns) {
-    drop_pages(table, now_ns);
+void Index::drop_table(std::uint32_t table, const Interval& when) {
+    drop_pages(table, when);
     tables_[table] = Table{};
     tables_.give(table);
 }
@@ -499,7 +499,7 @@ void Index::set_thread_table(ProcessEntry& process, pid_t tid, std::uint32_t tab
     }
     use_table(table, number, tid);
     if (thread->table == none) ++process.own_tables;
-    else if (leave_table(thread->table, number, tid)) drop_table(thread->table, process.last_event_ns);
+    else if (leave_table(thread->table, number, tid)) drop_table(thread->table, Interval::exact(process.last_event_ns));
     thread->table = table;
 }
 
@@ -521,7 +521,7 @@ std::uint32_t Index::unshare_table(std::uint32_t process, pid_t tid, std::uint64
     if (!entry.born_seen) set_incomplete(entry, entry.last_event_ns);  // there may be threads that nobody told of
     use_table(copy, process, 0);
     entry.table = copy;
-    if (leave_table(before, process, 0)) drop_table(before, entry.last_event_ns);
+    if (leave_table(before, process, 0)) drop_table(before, Interval::exact(entry.last_event_ns));
     return copy;
 }
 
@@ -537,13 +537,13 @@ void Index::end_thread(std::uint32_t process, pid_t tid, const Interval& when, b
         --entry.own_tables;
         if (leave_table(own, process, tid)) {
             close_table(own, when, process, tid, sink);
-            drop_table(own, when.latest_ns);
+            drop_table(own, when);
         }
         remember_task(entry, tid, when.latest_ns);
     } else if (table_dead) {
         // Threads that are left have tables of their own.
         close_table(entry.table, when, process, 0, sink);
-        drop_pages(entry.table, when.latest_ns);
+        drop_pages(entry.table, when);
     }
 }
 
@@ -552,7 +552,7 @@ void Index::end_process(std::uint32_t process, const Interval& when, std::int32_
     while (!entry.threads.empty()) end_thread(process, entry.threads.back().tid, when, false, sink);
     if (leave_table(entry.table, process, 0)) {
         close_table(entry.table, when, process, 0, sink);
-        drop_table(entry.table, when.latest_ns);
+        drop_table(entry.table, when);
     }
     drop_held(process, false, when, sink);
     emit_process(EventKind::exit, when, process, exit_code, sink);
@@ -703,7 +703,7 @@ std::uint32_t Index::empty_slot(std::uint32_t table, std::int32_t fd) {
     return description;
 }
 
-void Index::drop_page(std::uint32_t number, std::uint32_t table, std::uint64_t now_ns) {
+void Index::drop_page(std::uint32_t number, std::uint32_t table, const Interval& when) {
     Page& page = pages_[number];
     descriptor_count_ -= static_cast<unsigned>(std::popcount(page.mask));
     if (page.users > 1) {
@@ -715,7 +715,7 @@ void Index::drop_page(std::uint32_t number, std::uint32_t table, std::uint64_t n
         const std::uint32_t description = page.description[i] & ~cloexec_bit;
         unlink_ref(description, number * page_slots + i);
         times_.release(page.opened[i]);
-        lost_last_ref(description, false, now_ns);
+        lost_last_ref(description, false, when.earliest_ns, when.latest_ns);
     }
     page.mask = 0;
     pages_.give(number);
@@ -1148,7 +1148,7 @@ void Index::emit_removal(EventKind kind, const std::vector<std::uint32_t>& descr
     sink(event);
 }
 
-void Index::lost_last_ref(std::uint32_t number, bool kept_by_kernel, std::uint64_t now_ns) {
+void Index::lost_last_ref(std::uint32_t number, bool kept_by_kernel, std::uint64_t earliest_ns, std::uint64_t since_ns) {
     Description& description = descriptions_[number];
     if (description.first_ref != none || (description.bits & is_unheld) != 0) return;
     if (description.id == 0) {
@@ -1158,7 +1158,7 @@ void Index::lost_last_ref(std::uint32_t number, bool kept_by_kernel, std::uint64
     description.bits = static_cast<std::uint8_t>(description.bits | is_unheld | (kept_by_kernel ? kept : 0));
     ++unheld_count_;
     release_in_doubt_ |= name_of(description) == NameState::deleted && !kept_by_kernel;
-    unheld_.push_back({now_ns, number, description.id});
+    unheld_.push_back({earliest_ns, since_ns, number, description.id});
     const auto waiting = [this](const Unheld& unheld) {
         const Description& candidate = descriptions_[unheld.description];
         return (candidate.bits & is_unheld) != 0 && candidate.id == unheld.id;
@@ -1268,7 +1268,7 @@ void Index::drop_held(std::uint32_t process, bool image_only, const Interval& wh
             continue;
         }
         const std::uint32_t description = remove_held(*link, *link);
-        if (!end_held(description, when, process, sink)) lost_last_ref(description, false, when.latest_ns);
+        if (!end_held(description, when, process, sink)) lost_last_ref(description, false, when.earliest_ns, when.latest_ns);
     }
 }
 

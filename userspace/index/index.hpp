@@ -300,7 +300,8 @@ private:
         bool last;
     };
     struct Unheld {
-        std::uint64_t since_ns;
+        std::uint64_t earliest_ns;  // it was held then
+        std::uint64_t since_ns;     // a snapshot that began later tells whether it is
         std::uint32_t description;
         std::uint64_t id;
     };
@@ -331,8 +332,8 @@ private:
     void use_table(std::uint32_t table, std::uint32_t process, pid_t tid);
     // Returns whether nobody uses it any more: then the caller closes or drops it.
     [[nodiscard]] bool leave_table(std::uint32_t table, std::uint32_t process, pid_t tid);
-    void drop_pages(std::uint32_t table, std::uint64_t now_ns);
-    void drop_table(std::uint32_t table, std::uint64_t now_ns);
+    void drop_pages(std::uint32_t table, const Interval& when);
+    void drop_table(std::uint32_t table, const Interval& when);
     std::uint32_t copy_table(std::uint32_t table, std::uint64_t born_ns);  // 0 keeps the times of the original
     // Takes the use of (process, tid) away from its table and gives it a copy.
     std::uint32_t unshare_table(std::uint32_t process, pid_t tid, std::uint64_t born_ns);
@@ -349,7 +350,7 @@ private:
     void set_slot_cloexec(std::uint32_t table, std::int32_t fd, bool cloexec);
     // Returns the description; it keeps existing, maybe without any reference.
     std::uint32_t empty_slot(std::uint32_t table, std::int32_t fd);
-    void drop_page(std::uint32_t page, std::uint32_t table, std::uint64_t now_ns);
+    void drop_page(std::uint32_t page, std::uint32_t table, const Interval& when);
     std::uint32_t take_page(std::uint32_t table, std::int32_t first_fd);
     void add_page_user(std::uint32_t page, std::uint32_t table);
     void remove_page_user(std::uint32_t page, std::uint32_t table);
@@ -390,7 +391,7 @@ private:
     void unlink_id(std::uint32_t description);
     void summarize(std::uint32_t description);
     // Nothing known holds it: forget it if it cannot be recognized again, else wait for the kernel or a snapshot.
-    void lost_last_ref(std::uint32_t description, bool kept_by_kernel, std::uint64_t now_ns);
+    void lost_last_ref(std::uint32_t description, bool kept_by_kernel, std::uint64_t earliest_ns, std::uint64_t since_ns);
     // What a cwd, a root or an unidentified mapping pointed at ends with the last of these, which is news if its file was deleted:
     // then returns true.
     bool end_held(std::uint32_t description, const Interval& when, std::uint32_t process, const EventSink& sink);

@@ -420,7 +420,7 @@ void Reconciler::close(std::uint32_t process, std::uint32_t table, pid_t tid, st
                        std::uint64_t latest_ns) {
     const Interval when = between(index_.alive_since(index_.processes_[process], slot), latest_ns);
     const std::uint32_t description = index_.close_slot(table, fd, slot, when, process, tid, sink_);
-    if (!index_.end_held(description, when, process, sink_)) index_.lost_last_ref(description, false, when.earliest_ns);
+    if (!index_.end_held(description, when, process, sink_)) index_.lost_last_ref(description, false, when.earliest_ns, when.earliest_ns);
     ++result_.ended;
 }
 
@@ -582,7 +582,7 @@ void Reconciler::held(std::uint32_t number, std::uint32_t process) {
         const std::uint32_t description = index_.remove_held(*link, *link);
         const std::uint64_t since_ns = std::min(previous_ns_, snapshot_.began_ns - 1);
         if (!index_.end_held(description, between(since_ns, snapshot_.ended_ns), process, sink_)) {
-            index_.lost_last_ref(description, false, since_ns);
+            index_.lost_last_ref(description, false, since_ns, since_ns);
         }
     }
     for (const auto& [key, row] : rows) {
@@ -629,7 +629,7 @@ void Reconciler::unheld() {
         // Where the kernel said that somebody still holds it (in flight over a socket, say), nothing tells that it ended.
         const bool silent = (description.bits & Index::kept) != 0;
         if (!silent) ++result_.released;
-        index_.end_description(unheld.description, between(unheld.since_ns, snapshot_.ended_ns), Index::none, 0, -1,
+        index_.end_description(unheld.description, between(unheld.earliest_ns, snapshot_.ended_ns), Index::none, 0, -1,
                                silent ? silence_ : sink_);
     }
 }
