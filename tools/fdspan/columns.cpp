@@ -35,7 +35,6 @@ bool is_mem(Row row) { return row.reference->ref == RefKind::mem; }
 bool has_size(Row row) { return has(row, field_size); }
 
 std::string_view text(Row row, StringId id) { return row.strings->get(id); }
-std::string_view path(Row row, std::string& joined) { return row.strings->path(row.reference->path, joined); }
 
 void key(std::string& out, std::string_view name) {
     out += '"';
@@ -153,9 +152,12 @@ std::array<char, 16> id_text(std::uint64_t id) {
 std::string_view view(const std::array<char, 16>& text) { return {text.data(), text.size()}; }
 
 std::string outside(Row row) {
-    std::string joined;
     const bool named = row.reference->name != NameState::memfd && row.reference->name != NameState::shm;
-    return named && row.mounts != nullptr ? row.mounts->outside(row.process->pid, path(row, joined)) : std::string();
+    const PathId path = row.reference->path;
+    if (!named || row.mounts == nullptr || !text(row, path.dir != 0 ? path.dir : path.name).starts_with('/')) return {};
+    if (!row.mounts->is_elsewhere(row.process->pid)) return {};
+    std::string joined;
+    return row.mounts->outside(row.process->pid, row.strings->path(path, joined));
 }
 
 struct FlagName {
@@ -381,8 +383,7 @@ const Column table[] = {
          if (is_deleted(row).value_or(false)) out += " (deleted)";
      },
      [](std::string& out, Row row) {
-         std::string joined;
-         append_json_text(out, "path", path(row, joined));
+         append_json_text(out, "path", text(row, row.reference->path.dir), text(row, row.reference->path.name));
      },
      nullptr},
     {"OUTSIDE", "/proc/PID/root/...: how the name is reached from here, where it is one of another mount namespace", "outside_path, outside_path_bytes",

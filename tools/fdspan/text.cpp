@@ -275,6 +275,17 @@ void append_json_text(std::string& out, std::string_view key, std::string_view b
     out += "\",";
 }
 
+void append_json_text(std::string& out, std::string_view key, std::string_view head, std::string_view tail) {
+    if (key.size() + head.size() + tail.size() <= 200 && is_plain_ascii(head) && is_plain_ascii(tail)) {
+        Piece<208> piece;
+        out += piece.add("\"").add(key).add("\":\"").add(head).add(tail).add("\",").text();
+        return;
+    }
+    std::string joined(head);
+    joined += tail;
+    append_json_text(out, key, joined);
+}
+
 void append_base64(std::string& out, std::string_view bytes) {
     constexpr std::string_view alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     for (std::size_t at = 0; at < bytes.size(); at += 3) {

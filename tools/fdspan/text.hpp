@@ -33,6 +33,8 @@ void append_json_string(std::string& out, std::string_view bytes);
 
 // "key":"text" and, where the bytes are not valid UTF-8, also "key_bytes":"base64 of the exact bytes". Ends in a comma.
 void append_json_text(std::string& out, std::string_view key, std::string_view bytes);
+// Of a text in two pieces.
+void append_json_text(std::string& out, std::string_view key, std::string_view head, std::string_view tail);
 
 void append_base64(std::string& out, std::string_view bytes);
 
