@@ -205,6 +205,22 @@ TEST_CASE("an overlayfs is as local as its layers, wherever it is seen") {
     CHECK(container.walk_is_local("/file"));
 }
 
+TEST_CASE("the layers of an overlayfs are read as Linux 6.18 shows them, and an option without a value is no layer") {
+    MountTable table;
+    // Made with fsconfig(2) and, the third, mount(2).
+    CHECK(table.parse("1 0 0:41 / /m rw - overlay none rw,lowerdir+=/t/l\\054x,lowerdir+=/t/l:x,lowerdir+=/t/l\\134x,upperdir=/t/a\\054b,workdir=/w\n"
+                      "2 0 0:43 / /m rw - overlay none ro,lowerdir=/t/l\\134:x:/t/l\\054x:/t/l\\134\\134x,upperdir=/t/a:b,redirect_dir=on\n"
+                      "3 0 0:48 / /m rw - overlay o rw,lowerdir=/t/l\\134:x:/t/l\\134\\054x:/t/l\\134\\134x,upperdir=/t/a\\134\\134b,workdir=/w\n"
+                      "4 0 0:49 / /m rw - overlay o rw,upperdir\n"
+                      "5 0 0:50 / /m rw - overlay o upperdir,lowerdir=/a::/b,lowerdir\n") == 0);
+    using Layers = std::vector<std::string>;
+    CHECK(table.mounts()[0].layers == Layers{"/t/l,x", "/t/l:x", "/t/l\\x", "/t/a,b"});
+    CHECK(table.mounts()[1].layers == Layers{"/t/l:x", "/t/l,x", "/t/l\\x", "/t/a:b"});
+    CHECK(table.mounts()[2].layers == Layers{"/t/l:x", "/t/l,x", "/t/l\\x", "/t/a\\b"});
+    CHECK(table.mounts()[3].layers.empty());
+    CHECK(table.mounts()[4].layers == Layers{"/a", "/b"});
+}
+
 TEST_CASE("the names that NFS gives to files that are deleted while open are known") {
     CHECK(is_silly_name("/srv/.nfs0000000000c0ffee00000001"));
     CHECK_FALSE(is_silly_name("/srv/.nfs0000000000c0ffee0000000"));

@@ -23,30 +23,35 @@ constexpr std::array local_types{
     "proc",    "sysfs",      "cgroup",     "cgroup2", "devpts",  "hugetlbfs", "mqueue",   "debugfs", "tracefs",  "securityfs",  "configfs",
     "pstore",  "bpf",        "efivarfs",   "binfmt_misc", "fusectl", "nsfs",  "selinuxfs", "smackfs", "cpuset",   "resctrl"};
 
-// "lowerdir=/a:/b,upperdir=/c,…"; since 6.8 also "lowerdir+=/a" once each. A backslash keeps ':' and ',' in a name.
+// Takes a list's first part and the separator after it.
+std::string_view take_part(std::string_view& list, char separator) {
+    const std::size_t end = std::min(list.find(separator), list.size());
+    const std::string_view part = list.substr(0, end);
+    list.remove_prefix(std::min(end + 1, list.size()));
+    return part;
+}
+
+// "lowerdir=/a:/b,upperdir=/c,…"; since 6.8 also "lowerdir+=/a" once each, for which no backslash and no ':' means anything. ',' in a
+// name is always octal (include/linux/seq_file.h, seq_show_option), ':' and '\\' in the other two have the mounter's backslash, itself octal.
 std::vector<std::string> overlay_layers(std::string_view options) {
     std::vector<std::string> layers;
-    std::string text;
-    decode_octal(options, text);
-    for (std::size_t at = 0; at < text.size();) {
-        const std::size_t equals = text.find('=', at);
-        const std::string key = text.substr(at, std::min(equals, text.find(',', at)) - at);
-        const bool lower = key == "lowerdir" || key == "lowerdir+" || key == "datadir+";
-        const bool wanted = lower || key == "upperdir";
-        if (wanted) at = equals + 1;
-        std::string layer;
-        const auto add = [&] {
-            if (!layer.empty()) layers.push_back(layer);
-            layer.clear();
-        };
-        for (; at < text.size() && text[at] != ','; ++at) {
-            if (text[at] == '\\' && at + 1 < text.size()) layer += text[++at];
-            else if (lower && text[at] == ':') add();
-            else layer += text[at];
+    while (!options.empty()) {
+        std::string_view shown = take_part(options, ',');
+        const std::string_view key = take_part(shown, '=');
+        std::string value;
+        decode_octal(shown, value);
+        if (key == "lowerdir+" || key == "datadir+") {
+            layers.push_back(std::move(value));
+        } else if (key == "lowerdir" || key == "upperdir") {
+            layers.emplace_back();
+            for (std::size_t at = 0; at < value.size(); ++at) {
+                if (value[at] == '\\' && at + 1 < value.size()) layers.back() += value[++at];
+                else if (value[at] == ':' && key == "lowerdir") layers.emplace_back();
+                else layers.back() += value[at];
+            }
         }
-        ++at;
-        if (wanted) add();
     }
+    std::erase(layers, "");  // "::" goes before the layers that only have data
     const bool absolute = std::all_of(layers.begin(), layers.end(), [](const std::string& layer) { return layer.front() == '/'; });
     return absolute ? layers : std::vector<std::string>();
 }
