@@ -397,7 +397,8 @@ void Checker::hold_against_ls() {
         WayTally& tally = tallies_[record.way];
         if (row == nullptr && is_alike(record)) continue;
         if (row == nullptr) {
-            fail(describe(record) + ": no row");
+            const bool ended = !record.mem && slots_of(record.pid, record.tid).empty();
+            fail(describe(record) + ": no row" + (ended ? "; it has ended" : ""));
             tally.descriptor.add(Verdict::wrong);
             continue;
         }

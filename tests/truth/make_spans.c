@@ -2044,6 +2044,12 @@ static void clone_files_orphan_body(struct bracket unused)
 		own_holder = orphan_place;
 		while (getppid() == seen)
 			usleep(1000);
+		/*
+		 * The new parent shows before the old one looks whom its death kills, both under tasklist_lock, which this takes
+		 * (kernel/exit.c, forget_original_parent and __do_wait).
+		 */
+		siginfo_t nobody;
+		waitid(P_ALL, 0, &nobody, WEXITED | WNOHANG);
 		die_with_parent(); /* the subreaper now */
 		atomic_store(&given_up->kind, 0);
 		also_held_by(getpid(), older, joined_ns);
