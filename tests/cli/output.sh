@@ -85,4 +85,15 @@ expect_code 0 "no standard input, no standard error"
 # -o decides what is read.
 run ls --list-columns --json
 jq_check 'map(.name) | index("PID") != null and index("NAME") != null' "--list-columns --json"
+
+# Tables of many slots promise rows that do not come: room for them is not worth an error.
+last=$(($(ulimit -n) - 1))
+for _ in $(seq 130); do
+    (eval "exec $last</dev/null" && exec sleep 60) &
+    background+=($!)
+done
+sleep 1
+(ulimit -v 500000 && exec timeout 100 "$FDSPAN" ls --json >"$work/out" 2>"$work/err")
+grep -q 'not enough memory' "$work/err" && fail "ls within 500 MB of addresses: $(cat "$work/err")"
+jq_check '.references | length > 130' "ls within 500 MB of addresses"
 finish

@@ -82,7 +82,7 @@ TEST_CASE("packed rows are the rows that were put in") {
                 same.push_back(moved(row, shift));
             }
         };
-        if (random() % 2 == 0) rows.reserve(100);
+        if (random() % 2 == 0) rows.expect(100);
         for (int step = 0; step < 6; ++step) {
             add(rows, model, random() % 40, 0);
             const StringId shift = (1 + random() % 9) << 14;

@@ -42,7 +42,10 @@ namespace fdspan {
 namespace {
 
 // One read(2) never brings more than the kernel's buffer of 8 pages (kernel/bpf/bpf_iter.c).
-constexpr std::size_t buffer_bytes = 64 * 1024;
+std::size_t buffer_bytes() {
+    static const auto bytes = 8 * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    return bytes;
+}
 // More pids than these are picked out of a walk over all tasks.
 constexpr std::size_t pids_walked_singly = 16;
 // Several threads pay where a process has more slots than these on average: a walk of its own costs it about 20 us.
@@ -764,7 +767,7 @@ struct IteratorReader::State {
     ReadPrograms programs;
     bool with_hidden = false;
     UniqueFd tasks, files, mappings;
-    std::vector<char> buffer = std::vector<char>(buffer_bytes);
+    std::vector<char> buffer = std::vector<char>(buffer_bytes());
     std::vector<std::uint32_t> wanted;  // what the map of that name holds
     SweepSkeleton sweeper;              // loaded by the first sweep
     std::optional<SweepPrograms> sweeps;
@@ -812,21 +815,17 @@ struct IteratorReader::State {
     }
 
     // The threads of processes that no other thread has taken, one process after the other.
-    Result<void> walk_each(int program, const std::vector<pid_t>& pids, std::atomic<std::size_t>& next, Collector& collector) const {
-        try {
-            std::vector<char> into(buffer_bytes);
-            for (std::size_t at = next++; at < pids.size(); at = next++) {
-                bpf_iter_link_info info{};
-                info.task.pid = static_cast<std::uint32_t>(pids[at]);
-                auto link = attach(program, info);
-                if (!link) return tl::unexpected<Error>(link.error());
-                auto done = iterate(*link, into, [&](std::string_view bytes) { return collector.take(bytes); });
-                if (!done) return done;
-            }
-            return {};
-        } catch (const std::bad_alloc&) {
-            return fail(ENOMEM, "not enough memory for a snapshot");
+    static Result<void> walk_each(int program, const std::vector<pid_t>& pids, std::atomic<std::size_t>& next, Collector& collector) {
+        std::vector<char> into(buffer_bytes());
+        for (std::size_t at = next++; at < pids.size(); at = next++) {
+            bpf_iter_link_info info{};
+            info.task.pid = static_cast<std::uint32_t>(pids[at]);
+            auto link = attach(program, info);
+            if (!link) return tl::unexpected<Error>(link.error());
+            auto done = iterate(*link, into, [&](std::string_view bytes) { return collector.take(bytes); });
+            if (!done) return done;
         }
+        return {};
     }
 
     // Descriptors, by several threads.
@@ -839,28 +838,35 @@ struct IteratorReader::State {
         };
         const int program = programs.task_file;
         std::atomic<std::size_t> next = 0;
+        std::atomic<bool> exhausted = false;  // no error of its own: that would take memory again
         std::vector<Part> parts(std::min<std::size_t>({request.threads, FDSPAN_MAX_READERS, pids.size()}) - 1);
         const auto read_part = [&](std::size_t at) {
             programs.bss->readers[at + 1] = static_cast<std::uint32_t>(::gettid());
             try {
                 parts[at].done = walk_each(program, pids, next, parts[at].collector.emplace(request, processes, parts[at].out));
             } catch (const std::bad_alloc&) {
-                parts[at].done = fail(ENOMEM, "not enough memory for a snapshot");
+                exhausted = true;
             }
         };
         std::size_t started = 0;
         try {
             for (Part& part : parts) {
                 part.out.clock = out.clock;
-                if (!request.deleted_only) part.out.references.reserve(rows_expected(processes));
+                if (!request.deleted_only) part.out.references.expect(rows_expected(processes));
             }
             for (; started < parts.size(); ++started) parts[started].thread = std::thread(read_part, started);
         } catch (const std::exception&) {
             // No more threads for this process: the ones it has read everything.
         }
-        Result<void> done = walk_each(program, pids, next, collector);
+        Result<void> done;
+        try {
+            done = walk_each(program, pids, next, collector);
+        } catch (const std::bad_alloc&) {
+            exhausted = true;
+        }
         for (std::size_t at = 0; at < started; ++at) parts[at].thread.join();
         for (auto& reader : programs.bss->readers) reader = 0;
+        if (exhausted) throw std::bad_alloc();
         for (std::size_t at = 0; done && at < started; ++at) {
             done = parts[at].done;
             if (done) collector.adopt(std::move(parts[at].out), *parts[at].collector);
@@ -1046,9 +1052,7 @@ Result<Snapshot> IteratorReader::read(const SnapshotRequest& request, bool censu
             Result<void> done = hidden ? state.walk_hidden([&](std::string_view bytes) { return collector.take_hidden(bytes, true); }) : Result<void>();
             if (done) done = state.walk(programs.task, state.tasks, singly, take);
             // Their threads can't be told apart by the walk over one process on this kernel: pick them out of all.
-            if (!asked.deleted_only) {
-                snapshot.references.reserve(rows_expected(processes));
-            }
+            if (!asked.deleted_only) snapshot.references.expect(rows_expected(processes));
             const bool misjudged = programs.bss->threads_seen > 0 && programs.bss->threads_misjudged != 0;
             if (misjudged) singly.clear();
             if (done && asked.wants(RefKind::fd)) {

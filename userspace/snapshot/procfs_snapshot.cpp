@@ -974,7 +974,7 @@ void put_together(std::vector<Part>& parts, Snapshot& out) {
         references += part.out.references.size();
     }
     out.processes.reserve(processes);
-    out.references.reserve(references);
+    out.references.expect(references);
     while (out.processes.size() < processes) {
         const auto left = [](const Part& part) { return part.next_process < part.order.size() ? part.order[part.next_process] : SIZE_MAX; };
         Part& first = *std::min_element(parts.begin(), parts.end(), [&](const Part& a, const Part& b) { return left(a) < left(b); });
@@ -994,12 +994,13 @@ void put_together(std::vector<Part>& parts, Snapshot& out) {
 
 Result<void> read_apart(const SnapshotRequest& request, int proc, const std::vector<pid_t>& pids, std::atomic<std::size_t>& next, Snapshot& out) {
     std::vector<Part> parts(std::min<std::size_t>(request.threads, pids.size()));
+    std::atomic<bool> exhausted = false;  // no error of its own: that would take memory again
     const auto read_part = [&](Part& part) {
         try {
             part.out.clock = out.clock;
             part.done = Reader(request, proc, part.out).read(pids, next, part.order);
         } catch (const std::bad_alloc&) {
-            part.done = fail(ENOMEM, "not enough memory for a snapshot");
+            exhausted = true;
         }
     };
     try {
@@ -1011,6 +1012,7 @@ Result<void> read_apart(const SnapshotRequest& request, int proc, const std::vec
     for (Part& part : parts) {
         if (part.thread.joinable()) part.thread.join();
     }
+    if (exhausted) throw std::bad_alloc();
     for (Part& part : parts) {
         if (!part.done) return part.done;
     }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <iterator>
 #include <limits>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -52,8 +53,8 @@ public:
     [[nodiscard]] Iterator begin() const { return {*this, 0}; }
     [[nodiscard]] Iterator end() const { return {*this, size()}; }
 
-    // Room that stays empty costs no memory.
-    void reserve(std::size_t rows) { parts_.back().cores.reserve(rows); }
+    // Room that stays empty costs no memory; where it can't be had, what comes takes some bit by bit.
+    void expect(std::size_t rows) { make_room(parts_.back().cores, rows); }
     void push_back(const Reference& row) {
         if (parts_.back().shift != 0) {
             const std::size_t begin = size();
@@ -259,7 +260,7 @@ private:
         void add(std::vector<Value>& column, const Value& value, const Value& nothing) {
             if (column.empty()) {
                 if (value == nothing) return;
-                column.reserve(cores.capacity());
+                make_room(column, cores.capacity());
                 column.resize(cores.size() - 1, nothing);
             }
             column.push_back(value);
@@ -273,6 +274,14 @@ private:
             column[at] = value;
         }
     };
+
+    template <class Value>
+    static void make_room(std::vector<Value>& column, std::size_t rows) {
+        try {
+            column.reserve(rows);
+        } catch (const std::bad_alloc&) {
+        }
+    }
 
     struct Run {  // rows of one process behind one another in a part
         std::size_t begin;
