@@ -4,6 +4,7 @@
 mkdir "$work/held" "$work/dest" "$work/full"
 umount_all() {
     umount "$work/full" 2>/dev/null
+    umount -l "$work/fuse" 2>/dev/null
     cleanup
 }
 trap umount_all EXIT
@@ -230,6 +231,22 @@ other_ways recover --force "$holder" "$live" out
 [ "$(cat out)" = 'still here' ] || fail "--force without O_TMPFILE"
 [ "$(ls -A)" = out ] || fail "without O_TMPFILE a temporary file stays: $(ls -A)"
 rm out
+
+# A file system that says wrong things about its holes.
+mkdir "$work/fuse"
+mkfifo "$work/fuse.ready"
+"$BIN/lying_fuse" "$work/fuse" >"$work/fuse.ready" &
+background+=("$!")
+read -r _ <"$work/fuse.ready"
+for name in data-behind no-data; do
+    sleep 600 <"$work/fuse/$name" &
+    background+=("$!")
+    timeout 20 "$FDSPAN" recover "$!" 0 "$name" >"$work/out" 2>"$work/err" || fail "$name: exit code $?: $(cat "$work/err")"
+    cmp "$name" "/proc/$!/fd/0" || fail "$name: the copy has other bytes"
+    kill "$!"
+done
+rm -f ./*
+umount -l "$work/fuse"
 
 mount -t tmpfs -o size=64k tmpfs "$work/full" || { fail "mount a tmpfs"; finish; }
 cd "$work/full" || exit 1

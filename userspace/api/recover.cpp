@@ -153,15 +153,16 @@ private:
     }
     bool report_progress(std::uint64_t done, std::uint64_t total) { return !progress_ || progress_(done, total); }
 
-    // From at_ over a hole and the data behind it, not beyond `end`.
+    // From at_ over a hole and the data behind it, not beyond `end`. A FUSE server answers a seek as it likes: one that leads back, or to a hole
+    // where data was to begin, would be followed for ever.
     Result<void> copy_extent(std::uint64_t end) {
         std::uint64_t data = at_;
         std::uint64_t hole = end;
         const off_t found = ::lseek(source_, static_cast<off_t>(at_), SEEK_DATA);
         if (found >= 0) {
-            data = std::min(end, static_cast<std::uint64_t>(found));
+            data = std::min(end, std::max(at_, static_cast<std::uint64_t>(found)));
             const off_t behind = ::lseek(source_, static_cast<off_t>(data), SEEK_HOLE);
-            if (behind >= 0) hole = std::min(end, std::max(data, static_cast<std::uint64_t>(behind)));
+            if (behind > static_cast<off_t>(data)) hole = std::min(end, static_cast<std::uint64_t>(behind));
         } else if (errno == ENXIO) {
             data = end;  // a hole up to the end, unless the source was cut: the caller looks
         }
