@@ -12,8 +12,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         require(map->start < map->end);
         require(map->path.empty() || map->path.front() != ' ');
         std::string decoded;
-        decode_octal(map->path, decoded);
+        decode_newlines(map->path, decoded);
         require(decoded.size() <= map->path.size());
+        require(decoded.find("\\012") == std::string::npos);
     }
     return 0;
 }

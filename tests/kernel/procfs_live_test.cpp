@@ -357,6 +357,20 @@ TEST_CASE("procfs: mappings have the file's numbers, their range and protection,
     ::shmdt(sysv);
 }
 
+TEST_CASE("procfs: of the path of a mapping only a newline is escaped, as the kernel does it") {
+    const Folder folder;
+    for (const std::string name : {"m\\101b", "\\134", "tab\t \\040", "line\n\\011"}) {
+        const std::string path = folder / name;
+        const UniqueFd fd = create(path);
+        REQUIRE(::ftruncate(fd.get(), 4096) == 0);
+        void* const file = ::mmap(nullptr, 4096, PROT_READ, MAP_SHARED, fd.get(), 0);
+        const Snapshot snapshot = read_pid(::getpid(), field_path, only(RefKind::mem));
+        REQUIRE(find_map(snapshot, file));
+        CHECK(snapshot.path(*find_map(snapshot, file)) == path);
+        ::munmap(file, 4096);
+    }
+}
+
 TEST_CASE("procfs: exe, cwd and root are references too") {
     const Folder folder;
     const Child child([&] { return ::chdir(folder.path().c_str()); });

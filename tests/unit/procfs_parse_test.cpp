@@ -147,6 +147,20 @@ TEST_CASE("octal escapes are undone, and a backslash that begins none stays") {
     CHECK(decoded("") == "");
 }
 
+TEST_CASE("in a path of maps only a newline is escaped") {
+    const auto decoded_map = [](std::string_view text) {
+        std::string out = "old";
+        decode_newlines(text, out);
+        return out;
+    };
+    CHECK(decoded_map("/a\\012b\\012") == "/a\nb\n");
+    CHECK(decoded_map("/m\\101b\\040\\134\\011") == "/m\\101b\\040\\134\\011");
+    CHECK(decoded_map("\\\\012") == "\\\n");
+    CHECK(decoded_map("\\0\\01212") == "\\0\n12");
+    CHECK(decoded_map("\\01") == "\\01");
+    CHECK(decoded_map("") == "");
+}
+
 TEST_CASE("a mountinfo line may have any number of optional fields") {
     for (const std::string optional : {"", "shared:1 ", "shared:1 master:2 propagate_from:3 ", "unbindable "}) {
         const std::string text = "36 35 98:1 /mnt1 /mnt\\0402 rw,noatime " + optional + "- ext3 /dev/root rw,errors=continue";

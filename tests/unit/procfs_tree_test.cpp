@@ -213,7 +213,7 @@ TEST_CASE("a process that ends while being read does not disturb its neighbours"
 TEST_CASE("lines that no parser understands are counted and the rest is kept") {
     const FakeProc proc;
     proc.process(5);
-    proc.file("5/maps", "1000-2000 r-xp 00000000 fe:00 1 /a\ngarbage\n3000-4000 r--p 00000000 fe:00 2 /b\\012c\n5000-6000 rw-p 0 00:00 0 [heap]\ncut");
+    proc.file("5/maps", "1000-2000 r-xp 00000000 fe:00 1 /a\ngarbage\n3000-4000 r--p 00000000 fe:00 2 /b\\012c\\101\n5000-6000 rw-p 0 00:00 0 [heap]\ncut");
     proc.file("5/fdinfo/3", "nonsense");
     const Snapshot snapshot = read(proc);
     CHECK(snapshot.gaps.unparsed_lines == 3);
@@ -223,7 +223,7 @@ TEST_CASE("lines that no parser understands are counted and the rest is kept") {
     CHECK(snapshot.path(snapshot.references[1]) == "/a");
     CHECK(snapshot.references[1].map_start == 0x1000);
     CHECK(snapshot.references[1].ino == 1);
-    CHECK(snapshot.path(snapshot.references[2]) == "/b\nc");
+    CHECK(snapshot.path(snapshot.references[2]) == "/b\nc\\101");
     CHECK(snapshot.gaps.unstatable_references == 2);
 }
 

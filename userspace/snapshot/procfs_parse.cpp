@@ -179,6 +179,16 @@ void decode_octal(std::string_view text, std::string& decoded) {
     }
 }
 
+void decode_newlines(std::string_view text, std::string& decoded) {
+    constexpr std::string_view newline = "\\012";
+    decoded.clear();
+    for (std::size_t at = text.find(newline); at != std::string_view::npos; at = text.find(newline)) {
+        decoded.append(text.substr(0, at)).push_back('\n');
+        text.remove_prefix(at + newline.size());
+    }
+    decoded.append(text);
+}
+
 std::optional<MountLine> parse_mountinfo_line(std::string_view line) {
     MountLine mount;
     if (!take(line, mount.id) || !take(line, ' ') || !take(line, mount.parent) || !take(line, ' ')) return std::nullopt;

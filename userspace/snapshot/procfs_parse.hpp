@@ -1,5 +1,5 @@
-// Parsers for the texts of procfs. Pure: bytes in, views into the same bytes out. No allocation (except `decode_octal`, whose
-// caller owns the string), no state, no crash for any input. Every function may be called from any thread.
+// Parsers for the texts of procfs. Pure: bytes in, views into the same bytes out. No allocation (except where the
+// caller gives a string for the answer), no state, no crash for any input. Every function may be called from any thread.
 // procfs is written by the kernel, but comms, paths and cgroup names inside it are chosen by anybody on the machine.
 #pragma once
 
@@ -50,7 +50,7 @@ struct FdInfo {
 [[nodiscard]] std::optional<FdInfo> parse_fdinfo(std::string_view text);
 
 // One line of /proc/PID/maps, without its newline. `path` is as the kernel wrote it: a newline in it is \012, and nothing else is escaped,
-// so a name that really holds the four characters \012 looks the same.
+// so a name that really holds the four characters \012 looks the same (fs/proc/task_mmu.c, show_map_vma).
 struct MapsLine {
     std::uint64_t start = 0;
     std::uint64_t end = 0;
@@ -68,6 +68,9 @@ struct MapsLine {
 
 // Undoes the kernel's mangle_path(): a backslash and three octal digits stand for one byte. Anything else stays.
 void decode_octal(std::string_view text, std::string& decoded);
+
+// Undoes what stands for a newline in a path of maps, \012. No other backslash means anything there.
+void decode_newlines(std::string_view text, std::string& decoded);
 
 // One line of /proc/PID/mountinfo, without its newline. Paths are still escaped (space, tab, newline, backslash, '#').
 struct MountLine {

@@ -889,7 +889,7 @@ private:
     void look_at_map(Current& current, MapsState& state, const MapsLine& map) {
         const Name name = Name::range(map.start, map.end);
         Look look;
-        decode_octal(map.path, state.decoded);
+        decode_newlines(map.path, state.decoded);
         // Where the text alone does not do: \012 may be a newline or itself, and what has no path may be named differently there.
         const bool ambiguous = map.path.find("\\012") != std::string_view::npos || map.path.empty() || map.path.front() != '/';
         const bool needs_stat = want_stat_ || map.path.ends_with(deleted_mark);
