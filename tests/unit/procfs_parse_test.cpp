@@ -8,11 +8,13 @@
 #include <catch2/catch.hpp>
 #endif
 
+#include "cpu_time.hpp"
 #include "snapshot/procfs_mounts.hpp"
 #include "snapshot/procfs_parse.hpp"
 
 using namespace fdspan;
 using namespace fdspan::procfs;
+using namespace fdspan::test;
 using namespace std::string_literals;
 
 namespace {
@@ -193,6 +195,42 @@ TEST_CASE("a walk is local only when every mount on the way is") {
     CHECK_FALSE(table.walk_is_local("/net/disk/x"));
     CHECK_FALSE(table.walk_is_local("/sp ace/x"));
     CHECK_FALSE(MountTable{}.walk_is_local("/etc"));
+    MountTable rootless;
+    CHECK(rootless.parse("1 0 8:1 / /mnt rw - ext4 /dev/a rw\n") == 0);
+    CHECK_FALSE(rootless.walk_is_local("/mnt/x"));
+}
+
+TEST_CASE("of mounts over one another, and of those whose names begin alike, all on the way have to be local") {
+    MountTable table;
+    CHECK(table.parse("1 0 8:1 / / rw - ext4 /dev/a rw\n"
+                      "2 1 0:50 / /a/b rw - nfs4 server:/ rw\n"
+                      "3 1 8:2 / /a/b rw - ext4 /dev/b rw\n"
+                      "4 1 8:3 / /a rw - ext4 /dev/c rw\n"
+                      "5 1 0:51 / /a!b rw - nfs4 server:/ rw\n"
+                      "6 1 0:52 / /a/bc/d rw - nfs4 server:/ rw\n"
+                      "7 1 0:60 / /o rw - overlay overlay rw,lowerdir=/a,upperdir=/u\n"
+                      "8 1 0:61 / /o rw - overlay overlay rw,lowerdir=/a/b,upperdir=/u\n") == 0);
+    for (const char* const local : {"/a", "/a/", "/a/bc", "/a/bc/de/f", "/a!", "/a!bc", "//a/b", "/a//b", "/"}) {
+        INFO(local);
+        CHECK(table.walk_is_local(local));
+    }
+    for (const char* const remote : {"/a/b", "/a/b/", "/a/b/c", "/a!b", "/a!b/c", "/a/bc/d", "/a/bc/d//e", "/o", "/o/x"}) {
+        INFO(remote);
+        CHECK_FALSE(table.walk_is_local(remote));
+    }
+}
+
+TEST_CASE("what a walk costs does not grow with the mounts beside its way") {
+    const auto walks_s = [](int mounts) {
+        std::string text = "1 0 0:1 / / rw - tmpfs t rw\n";
+        for (int i = 0; i < mounts; ++i) text += "2 1 0:1 / /m" + std::to_string(i) + " rw - tmpfs t rw\n";
+        MountTable table;
+        REQUIRE(table.parse(text) == 0);
+        return least_cpu_s([&] {
+            for (int i = 0; i < 1000; ++i) (void)!table.walk_is_local("/layers/" + std::to_string(i));
+        });
+    };
+    CHECK(walks_s(10'000) < 8 * walks_s(50));
 }
 
 TEST_CASE("an overlayfs is as local as its layers, wherever it is seen") {

@@ -103,22 +103,43 @@ std::uint64_t MountTable::parse(std::string_view mountinfo) {
         decode_octal(parsed->root, mount.root);
         if (mount.type == "overlay") mount.layers = overlay_layers(parsed->super_options);
     }
+    sort_points();
     std::set<DeviceNumber> none;
     trust_overlays(none);
     return unparsed;
 }
 
-bool MountTable::walk_is_local(std::string_view path) const {
-    bool root_seen = false;
-    for (const Mount& mount : mounts_) {
-        const bool is_root = mount.point == "/";
-        const bool on_the_way =
-            is_root || (path.starts_with(mount.point) && (path.size() == mount.point.size() || path[mount.point.size()] == '/'));
-        if (!on_the_way) continue;
-        if (!mount.traits.local) return false;
-        root_seen |= is_root;
+void MountTable::sort_points() {
+    points_.clear();
+    for (std::uint32_t i = 0; i < mounts_.size(); ++i) points_.push_back({i, mounts_[i].traits.local ? 0U : 1U});
+    std::sort(points_.begin(), points_.end(), [this](const Point& a, const Point& b) { return text(a) < text(b); });
+    std::size_t kept = 0;
+    for (const Point& point : points_) {
+        if (kept > 0 && text(points_[kept - 1]) == text(point)) points_[kept - 1].remote += point.remote;
+        else points_[kept++] = point;
     }
-    return root_seen;
+    points_.resize(kept);
+}
+
+std::vector<MountTable::Point>::const_iterator MountTable::find_point(std::string_view path) const {
+    const auto found = std::lower_bound(points_.begin(), points_.end(), path, [this](const Point& point, std::string_view wanted) { return text(point) < wanted; });
+    return found != points_.end() && text(*found) == path ? found : points_.end();
+}
+
+bool MountTable::walk_is_local(std::string_view path) const {
+    const auto root = find_point("/");
+    if (root == points_.end() || root->remote != 0) return false;
+    // Name by name, among the points that begin with what was walked so far: of these the shortest is the first.
+    auto first = points_.begin(), last = points_.end();
+    for (std::size_t walked = 0, end = 0; walked < path.size() && first != last; walked = end) {
+        end = std::min(path.find('/', walked + 1), path.size());
+        const std::string_view name = path.substr(walked, end - walked);
+        const auto next = [&](const Point& point) { return std::string_view(text(point)).substr(walked, name.size()); };
+        first = std::partition_point(first, last, [&](const Point& point) { return next(point) < name; });
+        last = std::partition_point(first, last, [&](const Point& point) { return next(point) == name; });
+        if (first != last && text(*first).size() == end && first->remote != 0) return false;
+    }
+    return true;
 }
 
 void MountTable::trust_overlays(std::set<DeviceNumber>& known) {
@@ -128,6 +149,7 @@ void MountTable::trust_overlays(std::set<DeviceNumber>& known) {
         const bool layers_local = !mount.layers.empty() &&
                                   std::all_of(mount.layers.begin(), mount.layers.end(), [this](const std::string& layer) { return walk_is_local(layer); });
         mount.traits.local = layers_local || known.contains(mount.dev);
+        if (mount.traits.local) --points_[static_cast<std::size_t>(find_point(mount.point) - points_.begin())].remote;
     }
     for (const Mount& mount : mounts_) {
         if (mount.type == "overlay" && mount.traits.local) known.insert(mount.dev);

@@ -43,7 +43,17 @@ public:
     void trust_overlays(std::set<DeviceNumber>& known);
 
 private:
+    // All that is mounted in one place, one over the other.
+    struct Point {
+        std::uint32_t mount;   // one of them
+        std::uint32_t remote;  // how many are not local
+    };
+    [[nodiscard]] const std::string& text(const Point& point) const { return mounts_[point.mount].point; }
+    [[nodiscard]] std::vector<Point>::const_iterator find_point(std::string_view path) const;
+    void sort_points();
+
     std::vector<Mount> mounts_;
+    std::vector<Point> points_;  // by their text
 };
 
 // The reader's own; empty when /proc can't be read.
