@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 
+#include "cpu_time.hpp"
+
 using namespace fdspan;
 using namespace fdspan::test;
 using namespace std::string_literals;
@@ -591,6 +593,43 @@ TEST_CASE("a descriptor that a snapshot found takes no more than one that was se
         CHECK(row.reference.opened == Interval::bounded(1'000'000'000'005, 2'000'050'078'000));
         CHECK(row.reference.description_opened == Interval::bounded(0, 2'000'050'078'000));
     });
+}
+
+TEST_CASE("what a snapshot of threads with tables of their own costs does not grow with the processes that ended before") {
+    const auto meet_s = [](std::uint32_t ended) {
+        Pair pair;
+        pair.quiet = true;
+        for (std::uint32_t pid = 1000; pid < 1000 + ended; ++pid) {
+            pair.fork(1, pid);
+            pair.exit(pid, pid, true, true);
+        }
+        std::vector<Row> rows;
+        for (pid_t tid = 11; tid < 211; ++tid) {
+            for (std::int32_t fd = 0; fd < 10; ++fd) rows.push_back({.fd = fd, .path = "/a", .tid = tid});
+        }
+        const Rows snapshot = Rows(pair.now_ns + 1000, pair.now_ns + 1100).process(10, early, rows);
+        pair.silently(snapshot);
+        return least_cpu_s([&] {
+            pair.silently(snapshot);
+            CHECK(pair.look(snapshot).equal());
+        });
+    };
+    CHECK(meet_s(4000) < 4 * meet_s(10));
+}
+
+TEST_CASE("a thread that ended while the snapshot was read gets no table back") {
+    Pair pair;
+    pair.silently(Rows(1000, 1100).process(10, early, {{3, "/a", 71}}));
+    pair.now_ns = 2050;
+    pair.fork(10, 10, true, 11);
+    pair.unshare(10, 11, {3});
+    pair.exit(10, 11, false, true);
+    pair.take();
+    const Rows rows = Rows(2000, 2100).process(10, early, {{.fd = 3, .path = "/a", .id = 71}, {.fd = 4, .path = "/b", .id = 72, .tid = 11}});
+    CHECK(pair.look(rows).equal());
+    pair.meet(rows);
+    CHECK(pair.take() == Lines{"resynced @2000..2100 0 0"});
+    CHECK(pair.rows() == Lines{"10/3 /a @50..1100"});
 }
 
 TEST_CASE("verify tells what differs and changes nothing") {

@@ -54,6 +54,10 @@ public:
             const std::uint64_t behind_ns = ended.has_file != 0 ? ending_ns : ending_unknown_ns;
             if (ended.print != 0 && ended.at_ns + behind_ns >= snapshot.began_ns) note(ended_descriptors_[mix(key) ^ ended.print]);
         }
+        for (const Index::EndedTask& ended : index_.ended_tasks_) {
+            if (ended.at_ns + ending_ns < snapshot_.began_ns || !snapshot_process_.contains(ended.pid)) continue;
+            ended_tasks_.emplace(place_key(static_cast<std::uint32_t>(ended.pid), ended.tid), ended.started);
+        }
         uncertain_ = index_.history_cut_ns_ != 0 && index_.history_cut_ns_ >= snapshot.began_ns;
     }
 
@@ -130,6 +134,8 @@ private:
     // When they last ended:
     std::unordered_map<std::uint64_t, std::uint64_t> ended_slots_;        // since the snapshot began
     std::unordered_map<std::uint64_t, std::uint64_t> ended_descriptors_;  // with their descriptions, and a little before
+    // Of processes that the snapshot shows, by pid and tid: when they started.
+    std::unordered_multimap<std::uint64_t, Interval> ended_tasks_;
     std::unordered_set<std::uint32_t> seen_;               // index processes that the snapshot has
     std::vector<Removals::Lost> lost_names_;
     std::uint64_t previous_ns_ = 0;  // the snapshot that read the process at hand before this one
@@ -166,10 +172,8 @@ Reconciler::Group Reconciler::group(std::uint32_t process, pid_t tid) {
 }
 
 bool Reconciler::task_ended(pid_t pid, pid_t tid, const Interval& started) const {
-    return std::any_of(index_.ended_tasks_.rbegin(), index_.ended_tasks_.rend(), [&](const Index::EndedTask& ended) {
-        return ended.pid == pid && ended.tid == tid && ended.at_ns + ending_ns >= snapshot_.began_ns &&
-               same_start(ended.started, started);
-    });
+    const auto [first, last] = ended_tasks_.equal_range(place_key(static_cast<std::uint32_t>(pid), tid));
+    return std::any_of(first, last, [&](const auto& ended) { return same_start(ended.second, started); });
 }
 
 bool Reconciler::same_file(std::uint32_t number, const Reference& row) const {
