@@ -617,6 +617,26 @@ TEST_CASE("what a snapshot of threads with tables of their own costs does not gr
     CHECK(meet_s(4000) < 4 * meet_s(10));
 }
 
+TEST_CASE("what a snapshot of new deleted files costs grows with them, not with their square") {
+    const auto meet_s = [](int files) {
+        std::vector<Row> rows;
+        for (std::int32_t fd = 0; fd < files; ++fd) {
+            const auto id = static_cast<std::uint64_t>(fd + 100);
+            rows.push_back({.fd = fd, .path = "/tmp/f" + std::to_string(fd), .id = id, .name = NameState::deleted});
+        }
+        double least = 1e9;
+        for (int i = 0; i < 3; ++i) {
+            Pair pair;
+            pair.silently(Rows(1000, 1100).process(10, early, {}));
+            const Rows snapshot = Rows(2000, 2100).process(10, early, rows);
+            least = std::min(least, cpu_s([&] { pair.meet(snapshot); }));
+            CHECK(pair.take().size() == 2 * static_cast<std::size_t>(files) + 1);
+        }
+        return least;
+    };
+    CHECK(meet_s(18'000) < 24 * meet_s(1500));
+}
+
 TEST_CASE("a thread that ended while the snapshot was read gets no table back") {
     Pair pair;
     pair.silently(Rows(1000, 1100).process(10, early, {{3, "/a", 71}}));

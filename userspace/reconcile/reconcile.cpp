@@ -113,6 +113,7 @@ private:
                std::uint64_t latest_ns);
     [[nodiscard]] std::uint32_t description_of(const Reference& row, bool file_only);
     void update(std::uint32_t description, const Reference& row);
+    void lost_name(const Removals::Lost& lost);
     void missing_processes();
     void unheld();
     void removal_events();
@@ -138,6 +139,7 @@ private:
     std::unordered_multimap<std::uint64_t, Interval> ended_tasks_;
     std::unordered_set<std::uint32_t> seen_;               // index processes that the snapshot has
     std::vector<Removals::Lost> lost_names_;
+    std::unordered_set<Index::FileKey, Index::FileKeyHash> unlinked_;  // the files of those with links left
     std::uint64_t previous_ns_ = 0;  // the snapshot that read the process at hand before this one
     bool uncertain_ = false;
     const bool had_loss_ = index_.loss_last_ns_ != 0;
@@ -475,9 +477,7 @@ std::uint32_t Reconciler::description_of(const Reference& row, bool file_only) {
     facts.label_by_ino = index_.is_label_of(text, row.type, row.ino);
     if (!facts.label_by_ino) facts.path = index_.paths_.intern(text);
     // overlayfs' files have two descriptions, one of what runs and one of what is mapped: both lose the name in one event.
-    const bool pending = std::any_of(lost_names_.begin(), lost_names_.end(), [&](const Removals::Lost& lost) {
-        return lost.nlink != 0 && index_.file_of(lost.description) == Index::FileKey{dev, row.ino};
-    });
+    const bool pending = unlinked_.contains({dev, row.ino});
     // Held by somebody new to the index, who had it before somebody was seen taking its name.
     const bool unlinked = facts.name == NameState::gone && facts.stat_known && options_.announce && options_.removals != nullptr &&
                           options_.removals->find_exactly(row.dev, row.ino, text, std::max(previous_ns_, facts.opened.earliest_ns)) &&
@@ -487,15 +487,20 @@ std::uint32_t Reconciler::description_of(const Reference& row, bool file_only) {
     const bool news = deleted && options_.announce && !index_.deleted_.contains({dev, row.ino});
     const std::uint32_t number = index_.add_description(facts);
     if (unlinked) {
-        if (!pending) lost_names_.push_back({number, facts.id, previous_ns_, snapshot_.ended_ns, row.nlink, row.allocated, true});
+        if (!pending) lost_name({number, facts.id, previous_ns_, snapshot_.ended_ns, row.nlink, row.allocated, true});
     } else if (news) {
         index_.deleted_[{dev, row.ino}].told = false;
         // How many links it had nobody knows.
-        lost_names_.push_back({number, facts.id, previous_ns_, snapshot_.ended_ns, 0, row.allocated, row.type != FileType::dir});
+        lost_name({number, facts.id, previous_ns_, snapshot_.ended_ns, 0, row.allocated, row.type != FileType::dir});
     } else if (deleted) {
         index_.deleted_[{dev, row.ino}].allocated = row.allocated;
     }
     return number;
+}
+
+void Reconciler::lost_name(const Removals::Lost& lost) {
+    lost_names_.push_back(lost);
+    if (lost.nlink != 0) unlinked_.insert(index_.file_of(lost.description));
 }
 
 void Reconciler::update(std::uint32_t number, const Reference& row) {
@@ -529,7 +534,7 @@ void Reconciler::update(std::uint32_t number, const Reference& row) {
                 const bool unlinked = row.name == NameState::gone && before == NameState::named;
                 if (unlinked || (row.name == NameState::deleted && Index::had_name(before))) {
                     const bool linked = row.type != FileType::dir && (extra.nlink > 1 || before == NameState::gone);
-                    lost_names_.push_back({number, description.id, previous_ns_, snapshot_.ended_ns, row.nlink, row.allocated, linked});
+                    lost_name({number, description.id, previous_ns_, snapshot_.ended_ns, row.nlink, row.allocated, linked});
                 } else {
                     index_.set_name_state(number, row.name);
                 }
