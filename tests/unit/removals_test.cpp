@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/clock.hpp"
+#include "cpu_time.hpp"
 #include "reconcile/reconcile.hpp"
 #include "reconcile/removals.hpp"
 
@@ -435,4 +436,48 @@ TEST_CASE("files that changed places are known by their new names") {
     struct stat st {};
     REQUIRE(::fstat(feed.held["b"], &st) == 0);
     CHECK(st.st_nlink == 0);
+}
+
+TEST_CASE("what a removal costs does not grow with the open files of its name, elsewhere or deleted in its own directory") {
+    const bool deleted = GENERATE(false, true);
+    const auto removals_s = [deleted](std::uint64_t files) {
+        RemovingForReal feed;
+        feed.make("b/keep");
+        feed.hold("b/keep");
+        feed.quiet = true;
+        for (std::uint64_t i = 0; i < files; ++i) {
+            Opened what;
+            what.id = 1000 + i;
+            what.names = "x\0elsewhere\0"s;
+            if (deleted) {
+                what.names.clear();
+                for (std::filesystem::path path = feed.at("b/x"); path.has_relative_path(); path = path.parent_path()) what.names += path.filename().string() + "\0"s;
+            }
+            feed.open(nobody, static_cast<std::int32_t>(i), what);
+            if (deleted) feed.index.note_deleted({8, 1}, what.id, {}, {});
+        }
+        CHECK(feed.index.check() == "");
+        return least_cpu_s([&] {
+            for (int i = 0; i < 100; ++i) feed.unlinked(101, ++feed.now_ns, "b/x");
+        });
+    };
+    CHECK(removals_s(10'000) < 4 * removals_s(10));
+}
+
+TEST_CASE("what deciding about removals costs does not grow with the open files that lost the name they were opened by") {
+    const auto settle_s = [](std::uint64_t files) {
+        RemovingForReal feed;
+        feed.quiet = true;
+        for (std::uint64_t i = 0; i < files; ++i) feed.open_file(static_cast<std::int32_t>(i), 1000 + i, 1000 + i);
+        // Nobody can be asked about them: when so many wait for a look already, each is told at once.
+        feed.open_file(100'000, 999, 999);
+        for (std::size_t i = 0; i < Removals::max_unheld; ++i) feed.remove({999, "f", 1});
+        for (std::uint64_t i = 0; i < files; ++i) feed.remove({1000 + i, "f", 1});
+        REQUIRE(feed.take_told().size() == files);
+        return least_cpu_s([&] {
+            for (int i = 0; i < 100; ++i) feed.unlinked(101, ++feed.now_ns, "y");
+            feed.removals.settle(feed.now_ns, feed.shorter());
+        });
+    };
+    CHECK(settle_s(20'000) < 4 * settle_s(100));
 }

@@ -837,7 +837,7 @@ void Index::link_dir(std::uint32_t number) {
     description.next_in_dir = first;
     if (first != none) descriptions_[first].previous_in_dir = number;
     first = number;
-    link_name(number);
+    if (in_names(description)) link_name(number);
 }
 
 void Index::unlink_dir(std::uint32_t number) {
@@ -846,7 +846,7 @@ void Index::unlink_dir(std::uint32_t number) {
     if (description.previous_in_dir != none) descriptions_[description.previous_in_dir].next_in_dir = description.next_in_dir;
     else paths_.node(description.path.dir).first_description = description.next_in_dir;
     if (description.next_in_dir != none) descriptions_[description.next_in_dir].previous_in_dir = description.previous_in_dir;
-    unlink_name(number);
+    if (in_names(description)) unlink_name(number);
 }
 
 // Chained both ways, as equal names may be many; four a bucket, for the sake of memory: only removals of names look here.
@@ -1019,7 +1019,10 @@ void Index::set_name_state(std::uint32_t number, NameState name) {
     else if (name_of(description) == NameState::gone) gone_.erase(number);
     if (name == NameState::deleted && (description.bits & stat_known) != 0) deleted_.try_emplace(file_of(number));
     else if (name_of(description) == NameState::deleted) deleted_.erase(file_of(number));
+    const bool was_in_names = in_names(description);
+    if (was_in_names && !had_name(name)) unlink_name(number);
     description.type_and_name = static_cast<std::uint8_t>((description.type_and_name & 0xf) | static_cast<unsigned>(name) << 4);
+    if (!was_in_names && in_names(description)) link_name(number);
     summarize(number);
 }
 
@@ -1743,6 +1746,11 @@ std::string Index::check() const {
         ++used;
         if (deleted_bit != (name_of(description) == NameState::deleted)) return "deleted mark";
         if (gone_.contains(number) != (name_of(description) == NameState::gone)) return "gone mark";
+        if (in_names(description)) {
+            const std::uint32_t before = description.previous_by_name;
+            const std::uint32_t after_it = before != none ? descriptions_[before].next_by_name : by_name_.head(PathStore::hash_of(paths_.name(description.path.name)));
+            if (after_it != number || (before != none && !in_names(descriptions_[before]))) return "chain of a name";
+        }
         if (summaries_[number / 64].opened_latest_ns > times_.get(description.opened).latest_ns) return "summary of ages";
         if (coarse_[number / 4096].opened_latest_ns > times_.get(description.opened).latest_ns) return "coarse summary of ages";
         if (description.id != 0 && find_description(description.id) != number) return "description by id";

@@ -187,7 +187,7 @@ private:
         std::uint64_t ino;
         PathStore::Path path;
         std::uint32_t next_in_dir, previous_in_dir;
-        std::uint32_t next_by_name, previous_by_name;  // of those in a directory
+        std::uint32_t next_by_name, previous_by_name;  // of those in a directory that may still have their name
         RefId first_ref;
         std::uint32_t next_by_id;
         std::uint32_t next_by_inode, previous_by_inode;
@@ -383,6 +383,7 @@ private:
     [[nodiscard]] static bool is_label_of(std::string_view text, FileType type, std::uint64_t ino);
     void link_dir(std::uint32_t description);
     void unlink_dir(std::uint32_t description);
+    [[nodiscard]] bool in_names(const Description& d) const { return d.path.dir != PathStore::none && had_name(name_of(d)); }
     void link_name(std::uint32_t description);
     void unlink_name(std::uint32_t description);
     void link_inode(std::uint32_t description);

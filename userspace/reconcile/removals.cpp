@@ -243,33 +243,59 @@ std::string Removals::resolve(const GivenPath& place) {
     return path;
 }
 
+bool Removals::is_named(std::uint32_t number, std::string_view name) const {
+    const Index::Description& description = index_.descriptions_[number];
+    return index_.paths_.name(description.path.name) == name && (description.bits & Index::stat_known) != 0 && Index::had_name(index_.name_of(description));
+}
+
+// Index::none: there is none, in whatever directory.
+std::uint32_t Removals::first_named(std::string_view name) const {
+    std::uint32_t number = index_.by_name_.head(PathStore::hash_of(name));
+    while (number != Index::none && !is_named(number, name)) number = index_.descriptions_[number].next_by_name;
+    return number;
+}
+
+// They are in two lists, of the name and of the directory, and either may be long: both are walked until the shorter one ends.
+std::vector<std::uint32_t> Removals::named_in(PathStore::Dir dir, std::string_view name) const {
+    std::vector<std::uint32_t> by_name, in_dir;
+    std::uint32_t of_name = index_.by_name_.head(PathStore::hash_of(name));
+    std::uint32_t of_dir = index_.paths_.node(dir).first_description;
+    for (;;) {
+        if (of_name == Index::none || by_name.size() > max_looks) return by_name;
+        if (of_dir == Index::none || in_dir.size() > max_looks) return in_dir;
+        if (index_.descriptions_[of_name].path.dir == dir && is_named(of_name, name)) by_name.push_back(of_name);
+        if (is_named(of_dir, name)) in_dir.push_back(of_dir);
+        of_name = index_.descriptions_[of_name].next_by_name;
+        of_dir = index_.descriptions_[of_dir].next_in_dir;
+    }
+}
+
 std::vector<std::uint32_t> Removals::named(std::string_view path, Where where) const {
-    std::vector<std::uint32_t> those, others;
     std::string_view dir_text, name;
-    if (!PathStore::split(path, dir_text, name) || name.empty()) return those;
-    const PathStore::Dir dir = where == Where::at_path ? index_.paths_.find(dir_text.empty() ? "/" : dir_text) : PathStore::none;
-    if (where == Where::at_path && dir == PathStore::none) return those;
-    for (std::uint32_t number = index_.by_name_.head(PathStore::hash_of(name)); number != Index::none;
-         number = index_.descriptions_[number].next_by_name) {
-        const Index::Description& description = index_.descriptions_[number];
-        if (index_.paths_.name(description.path.name) != name || (description.bits & Index::stat_known) == 0) continue;
-        if (!Index::had_name(index_.name_of(description))) continue;
-        if (where == Where::anywhere ? others.size() < max_named : description.path.dir == dir) {
-            (where == Where::anywhere ? others : those).push_back(number);
-        }
+    if (!PathStore::split(path, dir_text, name) || name.empty()) return {};
+    if (where == Where::at_path) {
+        const PathStore::Dir dir = index_.paths_.find(dir_text.empty() ? "/" : dir_text);
+        return dir != PathStore::none ? named_in(dir, name) : std::vector<std::uint32_t>{};
     }
-    if (others.size() > 1) {
-        std::vector<std::pair<std::size_t, std::uint32_t>> order;
-        std::string text;
-        for (const std::uint32_t number : others) {
+    std::vector<std::pair<std::size_t, std::uint32_t>> order;
+    std::unordered_map<PathStore::Dir, std::size_t> likeness;  // by directory: the name is the same
+    std::string text;
+    for (std::uint32_t number = first_named(name); number != Index::none && order.size() < max_named; number = index_.descriptions_[number].next_by_name) {
+        if (!is_named(number, name)) continue;
+        const PathStore::Path& other = index_.descriptions_[number].path;
+        const auto [known, added] = likeness.try_emplace(other.dir, 0);
+        if (added) {
             text.clear();
-            index_.paths_.append_text(index_.descriptions_[number].path, text);
-            order.emplace_back(likeness_of(text, path), number);
+            index_.paths_.append_text(other, text);
+            known->second = likeness_of(text, path);
         }
-        std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
-        for (std::size_t i = 0; i < others.size(); ++i) others[i] = order[i].second;
+        order.emplace_back(known->second, number);
     }
-    return where == Where::anywhere ? others : those;
+    const std::size_t kept = std::min(order.size(), max_looks + 1);
+    std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(kept), order.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+    std::vector<std::uint32_t> found;
+    for (std::size_t i = 0; i < kept; ++i) found.push_back(order[i].second);
+    return found;
 }
 
 // ---- removals -------------------------------------------------------------------------------------------------------
@@ -349,7 +375,7 @@ std::optional<std::string> Removals::without_links(std::string_view path) {
 }
 
 bool Removals::find_resolved(Seen& seen, const EventSink& sink) {
-    if (!seen.whole || seen.name == 0 || named(seen.path, Where::anywhere).empty()) return false;
+    if (!seen.whole || seen.name == 0 || first_named(last_name(seen.path)) == Index::none) return false;
     auto real = without_links(seen.path);
     seen.real = real.has_value();
     if (!real || *real == seen.path) return false;
@@ -377,7 +403,7 @@ void Removals::settle(std::uint64_t up_to_ns, const EventSink& sink) {
         std::size_t looks = 0;
         std::vector<std::uint32_t> candidates = seen.name != 0 ? named(seen.path, Where::anywhere) : std::vector<std::uint32_t>{};
         // A file that lost the name it was opened by may lose its last one under any.
-        candidates.insert(candidates.end(), index_.gone_.begin(), index_.gone_.end());
+        for (auto gone = index_.gone_.begin(); gone != index_.gone_.end() && candidates.size() <= max_looks; ++gone) candidates.push_back(*gone);
         for (const std::uint32_t candidate : candidates) {
             if (seen.took) break;
             if (++looks > max_looks) {

@@ -146,9 +146,13 @@ private:
     void relabel_deleted(const std::vector<std::uint32_t>& descriptions, std::uint32_t held, std::string_view text);
     [[nodiscard]] static std::string resolve(const GivenPath& place);
     [[nodiscard]] static std::optional<std::string> without_links(std::string_view path);
-    // Descriptions of that very path, or all with its last name: those first whose paths are most alike.
+    // Descriptions that may still have a name: of that very path, or all with its last name, those first whose paths are most alike. One more
+    // than max_looks are enough to know that they are too many.
     enum class Where : std::uint8_t { at_path, anywhere };
     [[nodiscard]] std::vector<std::uint32_t> named(std::string_view path, Where where) const;
+    [[nodiscard]] std::vector<std::uint32_t> named_in(PathStore::Dir dir, std::string_view name) const;
+    [[nodiscard]] bool is_named(std::uint32_t description, std::string_view name) const;
+    [[nodiscard]] std::uint32_t first_named(std::string_view name) const;
 
     // Lost a name, as the kernel says, and has a description that nobody known holds.
     struct Unheld {
