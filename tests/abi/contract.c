@@ -1232,6 +1232,61 @@ static void handler(int number)
 	(void)number;
 }
 
+/* Leaves no descriptor to be had; gives back what it was before. */
+static struct rlimit leave_no_descriptor(void)
+{
+	struct rlimit before, none;
+
+	getrlimit(RLIMIT_NOFILE, &before);
+	none = before;
+	none.rlim_cur = 3;
+	setrlimit(RLIMIT_NOFILE, &none);
+	return before;
+}
+
+/* A correcting snapshot that fails: what it was for is made good when there are descriptors again, though no other one is to come. */
+static void check_failed_correction(void)
+{
+	const char *path = path_of("owed");
+	int32_t self = getpid();
+	int fds[5];
+	struct seen seen = {0};
+	struct fdspan_options options = options_for(&self, 1);
+	struct fdspan_tracker *tracker;
+	struct rlimit limit;
+
+	close(make(path));
+	options.resync_interval_ns = UINT64_MAX;
+	options.memory_bytes = 4 << 20;
+	options.on_log = NULL;
+	options.on_event = on_event;
+	options.event_context = &seen;
+	tracker = open_tracker(&options);
+	if (fdspan_get_backend(tracker) == FDSPAN_BACKEND_PROCFS) {
+		fdspan_close(tracker);
+		return;
+	}
+	for (int i = 0; i < 20000; i++) /* more than the ring holds */
+		close(open(path, O_RDONLY | O_CLOEXEC));
+	for (int i = 0; i < 5; i++)
+		fds[i] = open(path, O_RDONLY | O_CLOEXEC);
+	limit = leave_no_descriptor();
+	int code = 0;
+
+	for (int i = 0; i < 3000 && code >= 0; i++) {
+		is_readable(tracker, 10);
+		code = fdspan_process(tracker, 1000);
+	}
+	CHECK(code == -EMFILE && seen.lost > 0, "the correction of a loss of %" PRIu64 " fails: %d", seen.lost, code);
+	setrlimit(RLIMIT_NOFILE, &limit);
+	for (int i = 0; i < 200 && count_rows(tracker, (struct fdspan_query){.path = path}) != 5; i++)
+		run(tracker, 20);
+	CHECK(count_rows(tracker, (struct fdspan_query){.path = path}) == 5, "and comes later: %u", count_rows(tracker, (struct fdspan_query){.path = path}));
+	for (int i = 0; i < 5; i++)
+		close(fds[i]);
+	fdspan_close(tracker);
+}
+
 /* A profiler's timer, and hardly a descriptor left. */
 static void part_cramped(void)
 {
@@ -1281,6 +1336,7 @@ static void part_cramped(void)
 		CHECK(open_descriptors() == before, "with room for %u: %u descriptors, then %u", (unsigned)room, before, open_descriptors());
 	}
 	CHECK(refused > 0, "without any room there is no tracker");
+	check_failed_correction();
 }
 
 /* Nothing of a tracker stands where the host has its standard streams closed; it may put /dev/null there later, as daemons do. */

@@ -143,6 +143,7 @@ struct Tracker::State {
     Result<std::size_t> process_procfs(const Sink& sink);
     // No further than to the first record that is younger than `until_ns`.
     Result<std::size_t> drain(const Sink& sink, std::size_t max_records, std::uint64_t until_ns = std::numeric_limits<std::uint64_t>::max());
+    class Mending;
     Result<void> resync(const Sink& sink);
     Result<void> sweep_unlinked(const Sink& sink);
     [[nodiscard]] std::uint64_t sweep_due_ns() const;
@@ -476,8 +477,27 @@ Result<void> Tracker::State::resync_with(const Snapshot& snapshot, const Reconci
     return {};
 }
 
+// The losses that a correcting snapshot is read for: owed as before unless it mended them, however it ends. Those that come meanwhile are
+// told apart.
+class Tracker::State::Mending {
+public:
+    explicit Mending(State& state) : state_(state), since_ns_(std::exchange(state.lossy_since_ns, 0)) {
+        if (since_ns_ == 0 && state.full) since_ns_ = boottime_now_ns();  // what was refused
+    }
+    Mending(const Mending&) = delete;
+    Mending& operator=(const Mending&) = delete;
+    ~Mending() {
+        if (since_ns_ != 0) state_.lossy_since_ns = since_ns_;
+    }
+    void done() { since_ns_ = 0; }
+
+private:
+    State& state_;
+    std::uint64_t since_ns_;
+};
+
 Result<void> Tracker::State::resync(const Sink& sink) {
-    lossy_since_ns = 0;
+    Mending mending(*this);
     const std::uint64_t began = boottime_now_ns();
     auto who = members();
     if (!who) return tl::unexpected(who.error());
@@ -487,11 +507,13 @@ Result<void> Tracker::State::resync(const Sink& sink) {
     ++figures.resyncs;
     // What is open does not fit: the index stays as it is, and says so through what it refuses.
     if (!fits(*snapshot)) {
+        mending.done();
         refuse_all();
         return {};
     }
     full = false;
     if (auto done = resync_with(*snapshot, reconcile_options(*who), sink); !done) return done;
+    mending.done();
     removals.relabel_hidden(*snapshot);
     removals.after_look(Removals::Looked::at_everything, began, sink);
     if (options.max_index_bytes != 0) measure();
@@ -515,7 +537,12 @@ std::uint64_t Tracker::State::sweep_due_ns() const {
 
 // Looks for files without links that the index does not know to be deleted, and reads whoever holds one.
 Result<void> Tracker::State::sweep_unlinked(const Sink& sink) {
-    removals.wish_is_met();
+    Removals::Wish wish = removals.take_wish();  // what comes meanwhile may ask for another look
+    struct Again {
+        Removals& removals;
+        Removals::Wish& wish;
+        ~Again() { removals.ask(wish); }
+    } const unless_met{removals, wish};
     const std::uint64_t began = boottime_now_ns();
     SnapshotRequest request;
     request.deleted_only = true;
@@ -534,7 +561,6 @@ Result<void> Tracker::State::sweep_unlinked(const Sink& sink) {
         const auto [place, added] = now_swept.emplace(pid, kernel_device(row.dev), row.ino);
         if (added && !swept.contains(*place)) holders.insert(pid);
     }
-    swept = std::move(now_swept);
     if (!holders.empty()) {
         ReconcileOptions how;
         how.pids.assign(holders.begin(), holders.end());
@@ -544,6 +570,8 @@ Result<void> Tracker::State::sweep_unlinked(const Sink& sink) {
         if (!fits_beside(*snapshot)) refuse_all();
         else if (auto done = resync_with(*snapshot, how, sink); !done) return done;
     }
+    swept = std::move(now_swept);
+    wish = Removals::Wish::none;
     removals.after_look(Removals::Looked::at_deleted, began, sink);
     const std::uint64_t ended = boottime_now_ns();
     const std::uint64_t took = ended - began;
@@ -760,7 +788,7 @@ std::optional<std::uint64_t> Tracker::deadline_boottime_ns() const {
 
 TrackerStatistics Tracker::statistics() const {
     TrackerStatistics out = state_->figures;
-    out.certain = !state_->behind && state_->lossy_since_ns == 0;
+    out.certain = !state_->behind && state_->lossy_since_ns == 0 && !state_->full;
     out.malformed = state_->malformed;
     if (!state_->tracking) return out;
     out.kernel = state_->tracking->counters();

@@ -14,6 +14,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/unique_fd.hpp"
@@ -66,7 +67,8 @@ public:
     // A snapshot of what has no links should be taken, at `now` at the earliest unless it is urgent.
     enum class Wish : std::uint8_t { none, whenever, soon };
     [[nodiscard]] Wish wish() const { return wish_; }
-    void wish_is_met() { wish_ = Wish::none; }
+    [[nodiscard]] Wish take_wish() { return std::exchange(wish_, Wish::none); }
+    void ask(Wish wish) { wish_ = std::max(wish_, wish); }
     // What is in flight has no magic link to ask; the snapshot's hidden rows tell where its name was when it went.
     [[nodiscard]] bool has_unheld() const { return std::any_of(unheld_.begin(), unheld_.end(), [](const Unheld& one) { return one.nlink == 0; }); }
     void relabel_hidden(const Snapshot& snapshot);
