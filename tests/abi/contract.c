@@ -1287,6 +1287,33 @@ static void check_failed_correction(void)
 	fdspan_close(tracker);
 }
 
+/* While no snapshot can be read, a host that keeps to the timeouts is not kept busy. */
+static void check_pause_of_failures(void)
+{
+	int32_t self = getpid();
+	struct fdspan_options options = options_for(&self, 1);
+	struct fdspan_tracker *tracker;
+	struct rlimit limit;
+	unsigned calls = 0, failed = 0;
+	uint64_t at_ns = 0, until_ns;
+
+	options.resync_interval_ns = 50000000;
+	options.on_log = NULL;
+	tracker = open_tracker(&options);
+	limit = leave_no_descriptor();
+	until_ns = now_ns(CLOCK_MONOTONIC) + 1000000000;
+	for (uint64_t now = 0; now < until_ns && calls < 100000; calls++) {
+		CHECK_CODE(0, fdspan_get_timeout_ns(tracker, &at_ns));
+		now = now_ns(CLOCK_MONOTONIC);
+		is_readable(tracker, at_ns <= now ? 0 : at_ns - now < 1000000000 ? (int)((at_ns - now + 999999) / 1000000) : 1000);
+		failed += fdspan_process(tracker, 1000) == -EMFILE;
+	}
+	setrlimit(RLIMIT_NOFILE, &limit);
+	if (fdspan_get_backend(tracker) != FDSPAN_BACKEND_PROCFS)
+		CHECK(failed >= 2 && failed <= 15 && calls < 500, "a second of failures: %u in %u calls", failed, calls);
+	fdspan_close(tracker);
+}
+
 /* A profiler's timer, and hardly a descriptor left. */
 static void part_cramped(void)
 {
@@ -1337,6 +1364,7 @@ static void part_cramped(void)
 	}
 	CHECK(refused > 0, "without any room there is no tracker");
 	check_failed_correction();
+	check_pause_of_failures();
 }
 
 /* Nothing of a tracker stands where the host has its standard streams closed; it may put /dev/null there later, as daemons do. */

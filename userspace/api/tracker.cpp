@@ -58,6 +58,8 @@ constexpr std::uint64_t late_record_ns = 20'000'000;  // a hook takes the time, 
 constexpr std::size_t records_between_measurements = 1024;
 // Of an open descriptor with a description and a path of its own, measured.
 constexpr std::uint64_t index_bytes_per_reference = 160;
+// After a snapshot that could not be read, the next one waits so long.
+constexpr std::uint64_t retry_interval_ns = 100'000'000;
 // When what is open does not fit, a snapshot that may fit is read so much later.
 constexpr std::uint64_t refit_interval_ns = 1'000'000'000;
 constexpr std::size_t max_examples = 20;
@@ -111,6 +113,7 @@ struct Tracker::State {
     std::uint64_t next_completion_ns = 0;
     std::uint64_t next_sweep_ns = 0;
     std::uint64_t next_urgent_sweep_ns = 0;
+    std::uint64_t retry_ns = 0;               // no snapshot before, because the last one failed; 0: it did not
     bool full = false;                        // max_index_bytes is reached: what begins is refused
     std::uint64_t refit_ns = 0;               // … until a snapshot from then on fits
     std::size_t unmeasured_records = 0;
@@ -144,7 +147,10 @@ struct Tracker::State {
     // No further than to the first record that is younger than `until_ns`.
     Result<std::size_t> drain(const Sink& sink, std::size_t max_records, std::uint64_t until_ns = std::numeric_limits<std::uint64_t>::max());
     class Mending;
+    class Pause;
     Result<void> resync(const Sink& sink);
+    // What is due of correcting snapshots, and of those that complete what is known in part.
+    Result<void> correct(std::uint64_t now, const Sink& sink);
     Result<void> sweep_unlinked(const Sink& sink);
     [[nodiscard]] std::uint64_t sweep_due_ns() const;
     Result<void> resync_with(const Snapshot& snapshot, const ReconcileOptions& how, const Sink& sink);
@@ -580,6 +586,41 @@ Result<void> Tracker::State::sweep_unlinked(const Sink& sink) {
     return {};
 }
 
+// A failure, in whatever form, has the next snapshot wait.
+class Tracker::State::Pause {
+public:
+    explicit Pause(State& state) : state_(state) {}
+    Pause(const Pause&) = delete;
+    Pause& operator=(const Pause&) = delete;
+    ~Pause() { state_.retry_ns = wanted_ ? boottime_now_ns() + retry_interval_ns : 0; }
+    void none() { wanted_ = false; }
+
+private:
+    State& state_;
+    bool wanted_ = true;
+};
+
+Result<void> Tracker::State::correct(std::uint64_t now, const Sink& sink) {
+    const bool room_again = full && now >= refit_ns;
+    const bool loss_settled = lossy_since_ns != 0 && (now - last_loss_ns > resync_delay_ns || now - lossy_since_ns > resync_deadline_ns);
+    const bool reconcile_due = next_reconcile_ns != 0 && now >= next_reconcile_ns;
+    if (loss_settled || reconcile_due || room_again) {
+        if (auto done = resync(sink); !done) return done;
+        if (next_reconcile_ns != 0) next_reconcile_ns = boottime_now_ns() + options.reconcile_interval_ns;
+    } else if (!full && index.incomplete_count() != 0 && now >= next_completion_ns) {
+        std::vector<pid_t> incomplete = index.incomplete();
+        auto snapshot = read_snapshot(incomplete, true);
+        if (!snapshot) return tl::unexpected(snapshot.error());
+        ReconcileOptions how;
+        how.pids = std::move(incomplete);
+        how.report = false;
+        if (!fits_beside(*snapshot)) refuse_all();
+        else if (auto done = resync_with(*snapshot, how, sink); !done) return done;
+        next_completion_ns = now + completion_interval_ns;
+    }
+    return {};
+}
+
 Result<std::size_t> Tracker::State::process_bpf(const Sink& sink, std::size_t max_events) {
     std::uint64_t ticks = 0;
     (void)!::read(timer.get(), &ticks, sizeof(ticks));
@@ -607,22 +648,12 @@ Result<std::size_t> Tracker::State::process_bpf(const Sink& sink, std::size_t ma
 
     look_for_skipped(counting);
     if (full) lossy_since_ns = 0;
-    const bool room_again = full && now >= refit_ns;
-    const bool loss_settled = lossy_since_ns != 0 && (now - last_loss_ns > resync_delay_ns || now - lossy_since_ns > resync_deadline_ns);
-    const bool reconcile_due = next_reconcile_ns != 0 && now >= next_reconcile_ns;
-    if (loss_settled || reconcile_due || room_again) {
-        if (auto done = resync(counting); !done) return tl::unexpected(done.error());
-        if (next_reconcile_ns != 0) next_reconcile_ns = boottime_now_ns() + options.reconcile_interval_ns;
-    } else if (!full && index.incomplete_count() != 0 && now >= next_completion_ns) {
-        std::vector<pid_t> incomplete = index.incomplete();
-        auto snapshot = read_snapshot(incomplete, true);
-        if (!snapshot) return tl::unexpected(snapshot.error());
-        ReconcileOptions how;
-        how.pids = std::move(incomplete);
-        how.report = false;
-        if (!fits_beside(*snapshot)) refuse_all();
-        else if (auto done = resync_with(*snapshot, how, counting); !done) return tl::unexpected(done.error());
-        next_completion_ns = now + completion_interval_ns;
+    Result<void> corrected;
+    const bool may_read = now >= retry_ns;
+    if (may_read) {
+        Pause pause(*this);
+        corrected = correct(now, counting);
+        if (corrected) pause.none();
     }
     if (all) removals.settle(now - std::min(now, Removals::settling_ns), counting);
     // Where the hooks see the last put, releases come by themselves.
@@ -631,8 +662,10 @@ Result<std::size_t> Tracker::State::process_bpf(const Sink& sink, std::size_t ma
         next_reconcile_ns = std::min(next_reconcile_ns, now + std::max(early_reconcile_ns, early_reconcile_share * resync_took_ns));
         removals.paths_are_mended();
     }
-    if (const std::uint64_t due = sweep_due_ns(); all && due != 0 && now >= due) {
-        if (auto done = sweep_unlinked(counting); !done) return tl::unexpected(done.error());
+    if (const std::uint64_t due = sweep_due_ns(); all && due != 0 && now >= due && may_read && corrected) {
+        Pause pause(*this);
+        corrected = sweep_unlinked(counting);
+        if (corrected) pause.none();
     }
 
     // The timer drives while records flow or something is to be mended; else the ring itself wakes.
@@ -641,12 +674,14 @@ Result<std::size_t> Tracker::State::process_bpf(const Sink& sink, std::size_t ma
         if (!all) {
             if (auto done = set_timer(timer.get(), 1, drain_interval_ns); !done) return tl::unexpected(done.error());
         }
+        if (!corrected) return tl::unexpected(corrected.error());
         return delivered;
     }
     tracking->announce_waiting();
     auto late = drain(counting, max_events);
     if (!late) return late;
     if (auto done = watch_ring(*late == 0); !done) return tl::unexpected(done.error());
+    if (!corrected) return tl::unexpected(corrected.error());
     return delivered;
 }
 
@@ -779,6 +814,7 @@ Result<void> Tracker::set_ready(bool on) {
 }
 
 std::optional<std::uint64_t> Tracker::deadline_boottime_ns() const {
+    if (state_->retry_ns != 0) return state_->retry_ns;  // what is due waits for it
     std::uint64_t next_ns = state_->next_reconcile_ns;
     if (const std::uint64_t due = state_->sweep_due_ns(); due != 0 && (next_ns == 0 || due < next_ns)) next_ns = due;
     if (state_->full && (next_ns == 0 || state_->refit_ns < next_ns)) next_ns = state_->refit_ns;
