@@ -994,6 +994,45 @@ static void part_blocked(void)
 }
 
 /* More is open than memory_bytes has room for, and then less. */
+/* More than fits, read by a poll or asked for: it is told, keeps nobody busy, and is over when there is room again. */
+static void check_polled_bound(void)
+{
+	enum { first = 1000, most = first + 15000 };
+	const char *many = path_of("polled");
+	int32_t self = getpid();
+	struct seen seen = {0};
+	struct fdspan_options options = options_for(&self, 1);
+	struct rlimit before, limit;
+	uint64_t at_ns = 0;
+
+	getrlimit(RLIMIT_NOFILE, &before);
+	limit = before;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+	options.memory_bytes = 4 << 20;
+	options.poll_interval_ns = 50000000;
+	options.on_event = on_event;
+	options.event_context = &seen;
+	struct fdspan_tracker *tracker = open_tracker(&options);
+	int fd = make(many);
+
+	for (int i = first; i < most; i++)
+		CHECK(dup2(fd, i) == i, "dup2: %s", strerror(errno));
+	CHECK_CODE(0, fdspan_resync(tracker));
+	run(tracker, 1);
+	CHECK(seen.lost > 0, "what is refused is told");
+	for (int i = first; i < most; i++)
+		close(i);
+	for (int i = 0; i < 3000 && count_rows(tracker, (struct fdspan_query){.path = many}) != 1; i++)
+		run(tracker, 20);
+	CHECK(count_rows(tracker, (struct fdspan_query){.path = many}) == 1, "there is room again");
+	CHECK_CODE(0, fdspan_get_timeout_ns(tracker, &at_ns));
+	CHECK(at_ns == UINT64_MAX, "polls wake by the descriptor alone: %" PRIu64, at_ns);
+	close(fd);
+	fdspan_close(tracker);
+	setrlimit(RLIMIT_NOFILE, &before);
+}
+
 static void part_memory(void)
 {
 	enum { children = 4, each = 15000, pause_every = 100 };
@@ -1081,7 +1120,11 @@ static void part_memory(void)
 	CHECK(seen.opened == 1, "and follows: %u", seen.opened);
 	close(fd);
 	close(go[0]), close(go[1]), close(ready[0]), close(ready[1]);
+	int polls = fdspan_get_backend(tracker) == FDSPAN_BACKEND_PROCFS;
+
 	fdspan_close(tracker);
+	if (polls)
+		check_polled_bound();
 }
 
 static unsigned open_descriptors(void)

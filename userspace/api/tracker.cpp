@@ -140,7 +140,8 @@ struct Tracker::State {
     // Of the whole scope; of some processes.
     [[nodiscard]] bool fits(const Snapshot& snapshot) const;
     [[nodiscard]] bool fits_beside(const Snapshot& snapshot) const;
-    void refuse_all();
+    void refuse_all();  // what begins, until a snapshot fits
+    void refuse(const Snapshot& snapshot, const Sink& sink);  // polls look at each one anew
     void measure();
     Result<std::size_t> process_bpf(const Sink& sink, std::size_t max_events);
     Result<std::size_t> process_procfs(const Sink& sink);
@@ -388,6 +389,14 @@ void Tracker::State::refuse_all() {
     refit_ns = boottime_now_ns() + refit_interval_ns;
 }
 
+void Tracker::State::refuse(const Snapshot& snapshot, const Sink& sink) {
+    ++figures.refused;
+    Loss loss;
+    loss.records = 1;
+    loss.when = Interval::bounded(snapshot.began_ns, snapshot.ended_ns);
+    note_record_loss(loss, LossReason::index_full, sink);
+}
+
 void Tracker::State::measure() {
     unmeasured_records = 0;
     if (index.index_bytes() - index.reusable_bytes() >= options.max_index_bytes) refuse_all();
@@ -514,7 +523,8 @@ Result<void> Tracker::State::resync(const Sink& sink) {
     // What is open does not fit: the index stays as it is, and says so through what it refuses.
     if (!fits(*snapshot)) {
         mending.done();
-        refuse_all();
+        if (tracking) refuse_all();
+        else refuse(*snapshot, sink);
         return {};
     }
     full = false;
@@ -522,7 +532,7 @@ Result<void> Tracker::State::resync(const Sink& sink) {
     mending.done();
     removals.relabel_hidden(*snapshot);
     removals.after_look(Removals::Looked::at_everything, began, sink);
-    if (options.max_index_bytes != 0) measure();
+    if (tracking && options.max_index_bytes != 0) measure();
     if (reader) {
         auto swept = reader->sweep();
         if (!swept) return tl::unexpected(swept.error());
@@ -698,23 +708,18 @@ Result<std::size_t> Tracker::State::process_procfs(const Sink& sink) {
     figures.unreadable_processes = snapshot->gaps.unreadable_processes;
     ++figures.resyncs;
     std::size_t delivered = 0;
+    const Sink counting = [&](const Event& event) {
+        ++delivered;
+        if (sink) sink(event);
+    };
     if (!fits(*snapshot)) {
-        ++figures.refused;
-        Loss loss;
-        loss.records = 1;
-        loss.when = Interval::bounded(snapshot->began_ns, snapshot->ended_ns);
-        note_record_loss(loss, LossReason::index_full, [&](const Event& event) {
-            ++delivered;
-            if (sink) sink(event);
-        });
+        refuse(*snapshot, counting);
         return delivered;
     }
     ReconcileOptions how = reconcile_options(*who);
     how.report = false;  // every poll resyncs: no news
-    reconcile(index, *snapshot, how, [&](const Event& event) {
-        ++delivered;
-        if (sink) sink(event);
-    });
+    reconcile(index, *snapshot, how, counting);
+    lossy_since_ns = 0;
     return delivered;
 }
 
