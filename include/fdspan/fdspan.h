@@ -350,7 +350,8 @@ FDSPAN_API FDSPAN_MUST_CHECK int fdspan_get_timeout_ns(struct fdspan_tracker *tr
  * Returns: the number of events that were delivered.
  * Errors: -EINVAL: NULL, or max_events is 0. -EBADF: somebody closed the tracker's descriptor. -ECHILD, -EBUSY, -ENOMEM.
  *   -ECANCELED: a callback closed the tracker. Others: what the kernel said; the log callback has it in words, and the
- *   call may be repeated.
+ *   call may be repeated. An error that comes after events were delivered is the next call's: this one returns their
+ *   number, and the descriptor stays readable.
  * Since: 0.1
  */
 FDSPAN_API FDSPAN_MUST_CHECK int fdspan_process(struct fdspan_tracker *tracker, uint32_t max_events);
@@ -439,7 +440,7 @@ FDSPAN_API struct fdspan_event_buffer *fdspan_event_buffer_free(struct fdspan_ev
  *
  * Threads: one at a time, for tracker and buffer.
  * Returns: the number of events in the buffer.
- * Errors: as fdspan_process(); -EINVAL for a NULL buffer.
+ * Errors: as fdspan_process(), and then the buffer is empty; -EINVAL for a NULL buffer.
  * Since: 0.1
  */
 FDSPAN_API FDSPAN_MUST_CHECK int fdspan_read_events(struct fdspan_tracker *tracker, struct fdspan_event_buffer *buffer);

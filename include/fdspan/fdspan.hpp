@@ -236,7 +236,7 @@ public:
         return std::chrono::steady_clock::time_point(std::chrono::nanoseconds(at_ns));
     }
 
-    // Gives at most `max_events` events to `callback`; returns how many.
+    // Gives at most `max_events` events to `callback`; returns how many. An error that comes after some is thrown by the next call.
     int process(const EventCallback& callback, std::uint32_t max_events = 1000) {
         // A callback may destroy this tracker.
         const std::shared_ptr<Shared> shared = shared_;
@@ -247,7 +247,8 @@ public:
         return finish(shared, code, "fdspan_process");
     }
 
-    // Fills the buffer in place of what was in it; returns how many events are in it now.
+    // Fills the buffer in place of what was in it; returns how many events are in it now. An error that comes after some is thrown by the
+    // next call.
     int read_events(EventBuffer& buffer) {
         const std::shared_ptr<Shared> shared = shared_;
         return finish(shared, ::fdspan_read_events(handle_.get(), buffer.native()), "fdspan_read_events");

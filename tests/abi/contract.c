@@ -1357,6 +1357,54 @@ static void check_pause_of_failures(void)
 	fdspan_close(tracker);
 }
 
+/* What was given before a snapshot failed is not taken back: the error comes with the next call, and no number is left out. */
+static void check_events_before_failure(void)
+{
+	const char *path = path_of("before-failure");
+	int32_t self = getpid();
+	int fds[10], code = 0, next = 0;
+	struct seen seen = {.path = path};
+	struct fdspan_options options = options_for(&self, 1);
+	struct fdspan_event_buffer *buffer;
+	struct fdspan_tracker *tracker;
+	struct rlimit limit;
+
+	close(make(path));
+	options.resync_interval_ns = 100000000;
+	options.on_log = NULL;
+	tracker = open_tracker(&options);
+	if (fdspan_get_backend(tracker) == FDSPAN_BACKEND_PROCFS) {
+		fdspan_close(tracker);
+		return;
+	}
+	CHECK_CODE(0, fdspan_event_buffer_new(1000, &buffer));
+	usleep(200000); /* a snapshot is due */
+	for (int i = 0; i < 10; i++)
+		fds[i] = open(path, O_RDONLY | O_CLOEXEC);
+	limit = leave_no_descriptor();
+	for (int i = 0; i < 100 && code >= 0; i++) {
+		CHECK(code == 0 || is_readable(tracker, 0), "an error is to come");
+		code = fdspan_read_events(tracker, buffer);
+		CHECK(fdspan_event_buffer_count(buffer) == (code > 0 ? (size_t)code : 0), "%d, but %zu in the buffer", code, fdspan_event_buffer_count(buffer));
+		for (int n = 0; n < code; n++)
+			note(&seen, fdspan_event_buffer_get(buffer, (size_t)n));
+	}
+	next = fdspan_read_events(tracker, buffer);
+	setrlimit(RLIMIT_NOFILE, &limit);
+	CHECK(code == -EMFILE && next >= 0, "the error comes once: %d, %d", code, next);
+	for (int i = 0; i < 10; i++)
+		close(fds[i]);
+	for (int i = 0; i < 500 && seen.closed < 10; i++) {
+		is_readable(tracker, 10);
+		code = fdspan_read_events(tracker, buffer);
+		for (int n = 0; n < code; n++)
+			note(&seen, fdspan_event_buffer_get(buffer, (size_t)n));
+	}
+	CHECK(seen.opened == 10 && seen.closed == 10 && !seen.gap, "every event: %u, %u", seen.opened, seen.closed);
+	fdspan_event_buffer_free(buffer);
+	fdspan_close(tracker);
+}
+
 /* A profiler's timer, and hardly a descriptor left. */
 static void part_cramped(void)
 {
@@ -1408,6 +1456,7 @@ static void part_cramped(void)
 	CHECK(refused > 0, "without any room there is no tracker");
 	check_failed_correction();
 	check_pause_of_failures();
+	check_events_before_failure();
 }
 
 /* Nothing of a tracker stands where the host has its standard streams closed; it may put /dev/null there later, as daemons do. */

@@ -250,6 +250,7 @@ struct fdspan_tracker {
     // What one record gave beyond what the caller asked for. fd() stays readable meanwhile.
     std::deque<std::unique_ptr<fdspan::capi::StoredEvent>> pending;
     fdspan::capi::EventView view;
+    int owed_error = 0;  // of the last call, which gave events; fd() stays readable for it, too
 
     [[nodiscard]] int usable() const {
         if (life->owner != ::getpid()) return -ECHILD;
@@ -260,6 +261,9 @@ struct fdspan_tracker {
     [[nodiscard]] int fail(const Error& error) const;
     template <class Deliver>
     int take(std::size_t max_events, Deliver&& deliver);
+    template <class Deliver>
+    int take_into(std::size_t& count, std::size_t max_events, Deliver&& deliver);
+    [[nodiscard]] Result<void> show_ready() { return tracker->set_ready(!pending.empty() || owed_error != 0); }
     template <class Body>
     int calling_back(Body&& body);
 };
@@ -305,13 +309,30 @@ int fdspan_tracker::calling_back(Body&& body) {
     return -ECANCELED;
 }
 
+// Events that were given count even if an error follows: it is told by the next call.
 template <class Deliver>
 int fdspan_tracker::take(std::size_t max_events, Deliver&& deliver) {
     if (!tracker->has_its_fd()) return -EBADF;
+    if (owed_error != 0) {
+        const int code = std::exchange(owed_error, 0);
+        if (const auto done = show_ready(); !done) return fail(done.error());
+        return code;
+    }
     std::size_t count = 0;
+    const int code = guarded([&] { return take_into(count, max_events, deliver); });
+    if (code >= 0 || count == 0 || close_wanted) return code;
+    owed_error = code;
+    (void)show_ready();  // who calls again learns of it anyway
+    return static_cast<int>(count);
+}
+
+template <class Deliver>
+int fdspan_tracker::take_into(std::size_t& count, std::size_t max_events, Deliver&& deliver) {
+    // A number is used when its event was given.
     for (; count < max_events && !pending.empty() && !close_wanted; ++count) {
-        pending.front()->set_sequence(++delivered);
+        pending.front()->set_sequence(delivered + 1);
         deliver(pending.front()->event());
+        ++delivered;
         pending.pop_front();
     }
     if (count == max_events || close_wanted) return static_cast<int>(count);
@@ -320,8 +341,9 @@ int fdspan_tracker::take(std::size_t max_events, Deliver&& deliver) {
     const auto sink = [&](const Event& event) {
         if (!wanted(event)) return;
         if (count < max_events && pending.empty()) {
+            deliver(view.show(event, delivered + 1));
+            ++delivered;
             ++count;
-            deliver(view.show(event, ++delivered));
             return;
         }
         auto stored = std::make_unique<fdspan::capi::StoredEvent>();
@@ -330,7 +352,7 @@ int fdspan_tracker::take(std::size_t max_events, Deliver&& deliver) {
     };
     const Result<std::size_t> processed = tracker->process(sink, max_events - count);
     say_warnings();
-    if (const auto done = tracker->set_ready(!pending.empty()); !done) return fail(done.error());
+    if (const auto done = show_ready(); !done) return fail(done.error());
     if (!processed) return fail(processed.error());
     return static_cast<int>(count);
 }
@@ -503,7 +525,7 @@ int fdspan_resync(fdspan_tracker* tracker) {
         };
         const Result<void> done = tracker->tracker->resync(sink);
         tracker->say_warnings();
-        if (const auto ready = tracker->tracker->set_ready(!tracker->pending.empty()); !ready) return tracker->fail(ready.error());
+        if (const auto ready = tracker->show_ready(); !ready) return tracker->fail(ready.error());
         return done ? 0 : tracker->fail(done.error());
     });
 }
