@@ -1033,6 +1033,30 @@ static void check_polled_bound(void)
 	setrlimit(RLIMIT_NOFILE, &before);
 }
 
+/* What is open for a moment only leaves nothing behind that takes the room of what is open. */
+static void check_churn(void)
+{
+	const char *path = path_of("churn");
+	int32_t self = getpid();
+	struct fdspan_options options = options_for(&self, 1);
+	struct fdspan_statistics figures = {.size = sizeof(figures)};
+
+	close(make(path));
+	options.memory_bytes = 4 << 20;
+	options.resync_interval_ns = UINT64_MAX;
+	struct fdspan_tracker *tracker = open_tracker(&options);
+
+	for (int i = 0; i < 80000; i++) {
+		close(open(path, O_RDONLY | O_CLOEXEC));
+		for (int more = 1; i % 100 == 0 && more > 0;)
+			CHECK((more = fdspan_process(tracker, 1000)) >= 0, "fdspan_process: %d", more);
+	}
+	run(tracker, 100);
+	CHECK_CODE(0, fdspan_get_statistics(tracker, &figures));
+	CHECK(figures.refused_spans == 0, "%" PRIu64 " refused of an index of %" PRIu64 " bytes", figures.refused_spans, figures.index_bytes);
+	fdspan_close(tracker);
+}
+
 static void part_memory(void)
 {
 	enum { children = 4, each = 15000, pause_every = 100 };
@@ -1125,6 +1149,8 @@ static void part_memory(void)
 	fdspan_close(tracker);
 	if (polls)
 		check_polled_bound();
+	else
+		check_churn();
 }
 
 static unsigned open_descriptors(void)

@@ -484,6 +484,39 @@ TEST_CASE("when more ended than is remembered, nothing doubtful is added") {
     CHECK(pair.rows().size() == 1);
 }
 
+TEST_CASE("what ended takes no more than it may, however much ends") {
+    Pair pair;
+    pair.quiet = true;
+    pair.open(10, 3, file(1));
+    pair.index.bound_history(64 << 10);
+    const std::size_t before = pair.index.index_bytes();
+    for (std::uint32_t i = 0; i < 50000; ++i) {
+        pair.open(10, 5, file(1000 + i));
+        pair.close(10, 5, 1000 + i, true);
+        if (i % 10 != 0) continue;
+        pair.fork(10, 1000 + i);
+        pair.exit(1000 + i, 1000 + i, true, true);
+    }
+    CHECK(pair.index.index_bytes() < before + (64 << 10) + (16 << 10));
+}
+
+TEST_CASE("a snapshot is the last to ask for what ended before it") {
+    Pair pair;
+    pair.quiet = true;
+    pair.open(10, 3, file(1));
+    const std::size_t before = pair.index.index_bytes();
+    for (std::uint32_t i = 0; i < 50000; ++i) {
+        pair.open(10, 5, file(1000 + i));
+        pair.close(10, 5, 1000 + i, true);
+    }
+    const std::size_t churned = pair.index.index_bytes();
+    pair.now_ns += 2'000'000'000;
+    pair.meet(Rows(pair.now_ns, pair.now_ns + 10).process(10, early, {{3, "/tmp/f", 1}}));
+    CHECK_FALSE(pair.last.uncertain);
+    CHECK(pair.index.index_bytes() + 1'000'000 < churned);
+    CHECK(pair.index.index_bytes() < before + (16 << 10));
+}
+
 TEST_CASE("an opening that was lost is not mistaken for the descriptor that ended in its place just before") {
     Pair pair;
     pair.silently(Rows(1000, 1100).process(10, early, {{3, "/a", 71}, {4, "/b", 72}}));

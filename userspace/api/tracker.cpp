@@ -56,6 +56,8 @@ constexpr int max_spoilt_rounds = 20;
 constexpr std::uint64_t late_record_ns = 20'000'000;  // a hook takes the time, and may be preempted before it has room in the ring
 // With an index that is bounded, its size is asked for so often; what a thousand records add is small.
 constexpr std::size_t records_between_measurements = 1024;
+// What ended may take one part in so many of the index.
+constexpr std::size_t history_share = 8;
 // Of an open descriptor with a description and a path of its own, measured.
 constexpr std::uint64_t index_bytes_per_reference = 160;
 // After a snapshot that could not be read, the next one waits so long.
@@ -137,6 +139,7 @@ struct Tracker::State {
     Result<Snapshot> read_snapshot(const std::vector<pid_t>& who, bool census);
     // For a snapshot of `who`, as members() gave them.
     [[nodiscard]] ReconcileOptions reconcile_options(std::vector<pid_t> who) const;
+    void bound_index();
     // Of the whole scope; of some processes.
     [[nodiscard]] bool fits(const Snapshot& snapshot) const;
     [[nodiscard]] bool fits_beside(const Snapshot& snapshot) const;
@@ -322,6 +325,7 @@ Result<void> Tracker::State::adopt_bpf(Parcel& parcel) {
 Result<void> Tracker::State::follow_bpf() {
     backend = backend_of(tracking->backend());
     index.expect_gaps(tracking->sieves_files());
+    bound_index();
     sequence = SequenceTracker(!tracking->is_taken_over(), tracking->tracking_since_ns(), [this](std::uint32_t cpu) { return tracking->lost_records(cpu); });
     last_look_ns = boottime_now_ns();
     missed = tracking->counters().missed;
@@ -361,6 +365,7 @@ Result<void> Tracker::State::follow_bpf() {
 
 Result<void> Tracker::State::open_procfs() {
     backend = Backend::procfs;
+    bound_index();
     if (auto done = open_poll(); !done) return done;
     auto who = members();
     if (!who) return tl::unexpected(who.error());
@@ -373,6 +378,10 @@ Result<void> Tracker::State::open_procfs() {
     silent.report = false;
     reconcile(index, *snapshot, silent, {});
     return set_timer(timer.get(), options.poll_interval_ns, options.poll_interval_ns);
+}
+
+void Tracker::State::bound_index() {
+    if (options.max_index_bytes != 0) index.bound_history(options.max_index_bytes / history_share);
 }
 
 bool Tracker::State::fits(const Snapshot& snapshot) const {

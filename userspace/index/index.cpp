@@ -1342,16 +1342,35 @@ void Index::trim_history(std::uint64_t now_ns) {
     const auto over = [&](const auto& history) {
         return !history.empty() && (history.size() > max_history || history.front().at_ns + history_ns < now_ns);
     };
-    while (over(ended_slots_)) {
-        history_cut_ns_ = std::max(history_cut_ns_, ended_slots_.front().at_ns);
-        ended_slots_.pop_front();
+    while (over(ended_slots_)) forget_ended_slot();
+    while (over(ended_tasks_)) forget_ended_task();
+    while (history_bytes() > max_history_bytes_) {
+        const bool slot_first = ended_tasks_.empty() || (!ended_slots_.empty() && ended_slots_.front().at_ns <= ended_tasks_.front().at_ns);
+        if (slot_first) forget_ended_slot();
+        else forget_ended_task();
     }
-    while (over(ended_tasks_)) {
-        const EndedTask& oldest = ended_tasks_.front();
-        history_cut_ns_ = std::max(history_cut_ns_, oldest.at_ns);
-        if (const auto last = exited_.find(oldest.pid); last != exited_.end() && last->second == oldest.at_ns) exited_.erase(last);
-        ended_tasks_.pop_front();
-    }
+}
+
+void Index::forget_ended(std::uint64_t before_ns) {
+    while (!ended_slots_.empty() && ended_slots_.front().at_ns < before_ns) forget_ended_slot();
+    while (!ended_tasks_.empty() && ended_tasks_.front().at_ns < before_ns) forget_ended_task();
+}
+
+void Index::forget_ended_slot() {
+    history_cut_ns_ = std::max(history_cut_ns_, ended_slots_.front().at_ns);
+    ended_slots_.pop_front();
+}
+
+void Index::forget_ended_task() {
+    const EndedTask& oldest = ended_tasks_.front();
+    history_cut_ns_ = std::max(history_cut_ns_, oldest.at_ns);
+    if (const auto last = exited_.find(oldest.pid); last != exited_.end() && last->second == oldest.at_ns) exited_.erase(last);
+    ended_tasks_.pop_front();
+}
+
+std::size_t Index::history_bytes() const {
+    return ended_slots_.size() * sizeof(EndedSlot) + ended_tasks_.size() * sizeof(EndedTask) +
+           exited_.size() * (sizeof(std::pair<pid_t, std::uint64_t>) + node_overhead);
 }
 
 // ---- views --------------------------------------------------------------------------------------------------------
@@ -1649,17 +1668,14 @@ IndexCounts Index::counts() const {
 }
 
 std::size_t Index::index_bytes() const {
-    // A node of an unordered_map: its pair, the link, the allocator's header; and a bucket.
-    constexpr std::size_t node_overhead = 3 * sizeof(void*);
     std::size_t bytes = sizeof *this + processes_.bytes() + tables_.bytes() + pages_.bytes() + descriptions_.bytes() + held_.bytes() +
                         times_.bytes() + paths_.bytes() + by_id_.bytes() + by_inode_.bytes() + by_name_.bytes();
     bytes += deleted_.size() * (sizeof(std::pair<FileKey, DeletedFile>) + node_overhead + sizeof(RemovedBy)) + gone_.size() * (sizeof(std::uint32_t) + node_overhead);
     bytes += (summaries_.capacity() + coarse_.capacity()) * sizeof(Summary);
     bytes += by_pid_.size() * (sizeof(std::pair<pid_t, std::uint32_t>) + node_overhead);
-    bytes += exited_.size() * (sizeof(std::pair<pid_t, std::uint64_t>) + node_overhead);
     bytes += extras_.size() * (sizeof(std::pair<std::uint32_t, Extra>) + node_overhead);
     bytes += (dev_values_.size() + flag_values_.size()) * (2 * sizeof(std::uint64_t) + node_overhead);
-    bytes += ended_slots_.size() * sizeof(EndedSlot) + ended_tasks_.size() * sizeof(EndedTask) + unheld_.size() * sizeof(Unheld);
+    bytes += history_bytes() + unheld_.size() * sizeof(Unheld);
     for (std::uint32_t table = 1; table < tables_.end(); ++table) {
         bytes += tables_[table].pages.capacity() * sizeof(std::uint32_t) + tables_[table].users.capacity() * sizeof(TableUser);
     }

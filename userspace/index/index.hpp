@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -134,6 +135,8 @@ public:
     // Openings of some files give no records: a slot of which nothing is known is no reason to read its process.
     void expect_gaps(bool expected) { gaps_expected_ = expected; }
     [[nodiscard]] std::size_t incomplete_count() const { return incomplete_count_; }
+    // What ended is remembered in no more than so many bytes, beside what max_history says.
+    void bound_history(std::size_t bytes) { max_history_bytes_ = bytes; }
 
     [[nodiscard]] IndexCounts counts() const;
     [[nodiscard]] std::size_t index_bytes() const;
@@ -153,6 +156,8 @@ private:
     static constexpr std::uint32_t none = 0;
     static constexpr std::int32_t max_fd = (1 << 26) - 1;  // bounds a table's page list; fs.nr_open's default is 1 << 20
     static constexpr std::uint64_t history_ns = 120'000'000'000;  // no snapshot takes longer to read and reconcile
+    // Of an unordered_map's node, beside its pair: the link, the allocator's header; and a bucket.
+    static constexpr std::size_t node_overhead = 3 * sizeof(void*);
 
     // A reference to a description, in its list: a slot (page << 4 | slot) or a held one.
     using RefId = std::uint32_t;
@@ -431,6 +436,11 @@ private:
     [[nodiscard]] std::uint64_t print_of(std::uint32_t description) const;
     void remember_task(const ProcessEntry& process, pid_t tid, std::uint64_t at_ns);
     void trim_history(std::uint64_t now_ns);
+    void forget_ended_slot();
+    void forget_ended_task();
+    // Snapshots that began earlier are all reconciled: nobody asks for what ended that long before.
+    void forget_ended(std::uint64_t before_ns);
+    [[nodiscard]] std::size_t history_bytes() const;
 
     // views
     void fill_process(const ProcessEntry& entry, Process& out) const;
@@ -473,6 +483,7 @@ private:
 
     std::deque<EndedSlot> ended_slots_;
     std::deque<EndedTask> ended_tasks_;
+    std::size_t max_history_bytes_ = std::numeric_limits<std::size_t>::max();
     std::uint64_t history_cut_ns_ = 0;     // everything forgotten of the two ended at or before
     std::array<EarlyClose, 256> early_closes_{};
     std::unordered_map<pid_t, std::uint64_t> exited_;  // of ended_tasks_: the last end of each pid

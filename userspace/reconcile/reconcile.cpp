@@ -232,6 +232,7 @@ ReconcileResult Reconciler::run() {
     missing_processes();
     unheld();
     removal_events();
+    index_.forget_ended(snapshot_.began_ns - std::min(snapshot_.began_ns, ending_ns));
     if (had_loss_) index_.doubtful_ns_ = std::max(index_.doubtful_ns_, latest_ns_);
     if ((options_.pids.empty() || options_.whole_index) && reads(RefKind::fd) && index_.loss_last_ns_ <= snapshot_.began_ns) {
         index_.loss_first_ns_ = index_.loss_last_ns_ = 0;

@@ -40,6 +40,7 @@ struct ReconcileResult {
     bool uncertain = false;
 };
 
+// Snapshots come in the order in which they began: what ended before this one is remembered no longer.
 ReconcileResult reconcile(Index& index, const Snapshot& snapshot, const ReconcileOptions& options, const EventSink& sink);
 
 enum class DifferenceKind : std::uint8_t {
