@@ -142,11 +142,11 @@ static void run_until(struct fdspan_tracker *tracker, const unsigned *figure, un
 
 static const char *path_of(const char *name)
 {
-	static char paths[8][256];
+	static char paths[8][512];
 	static int next;
 	char *path = paths[next++ % 8];
 
-	snprintf(path, 256, "%s/%s", directory, name);
+	snprintf(path, sizeof(paths[0]), "%s/%s", directory, name);
 	return path;
 }
 
@@ -1057,6 +1057,48 @@ static void check_churn(void)
 	fdspan_close(tracker);
 }
 
+/* The room of names that went serves names of other lengths. */
+static void check_names(void)
+{
+	enum { each = 1500 };
+	int32_t self = getpid();
+	struct fdspan_options options = options_for(&self, 1);
+	struct fdspan_statistics figures = {.size = sizeof(figures)};
+	struct rlimit before, limit;
+	char name[256];
+
+	getrlimit(RLIMIT_NOFILE, &before);
+	limit = before;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+	options.memory_bytes = 4 << 20;
+	options.resync_interval_ns = UINT64_MAX;
+	struct fdspan_tracker *tracker = open_tracker(&options);
+	int fds[each];
+
+	for (int length = 20; length < 210; length += 7) {
+		memset(name, 'n', sizeof(name));
+		name[length] = 0;
+		for (int i = 0; i < each; i++) {
+			int digits = snprintf(name, 8, "%06d", i);
+
+			name[digits] = 'n';
+			fds[i] = make(path_of(name));
+			unlink(path_of(name));
+			for (int more = 1; i % 100 == 0 && more > 0;)
+				CHECK((more = fdspan_process(tracker, 1000)) >= 0, "fdspan_process: %d", more);
+		}
+		for (int i = 0; i < each; i++)
+			close(fds[i]);
+		run(tracker, 20);
+	}
+	run(tracker, 1500); /* what was refused at last is made good */
+	CHECK_CODE(0, fdspan_get_statistics(tracker, &figures));
+	CHECK(figures.index_bytes <= options.memory_bytes, "the index keeps within its bound: %" PRIu64, figures.index_bytes);
+	fdspan_close(tracker);
+	setrlimit(RLIMIT_NOFILE, &before);
+}
+
 static void part_memory(void)
 {
 	enum { children = 4, each = 15000, pause_every = 100 };
@@ -1150,7 +1192,7 @@ static void part_memory(void)
 	if (polls)
 		check_polled_bound();
 	else
-		check_churn();
+		check_churn(), check_names();
 }
 
 static unsigned open_descriptors(void)

@@ -550,6 +550,35 @@ TEST_CASE("memory follows what is open, not what was") {
     CHECK(feed.index.counts().directories < 200);
 }
 
+TEST_CASE("the room of names that went serves names of other lengths once they are packed") {
+    Feed feed;
+    feed.quiet = true;
+    const auto used = [&] { return feed.index.index_bytes() - feed.index.reusable_bytes(); };
+    std::uint64_t id = 0;
+    const auto next = [&](std::size_t length) {
+        ++id;
+        return file(id, std::to_string(100'000 + id) + std::string(length, 'n') + "\0tmp\0srv\0"s);
+    };
+    feed.open(10, 3, next(7));
+    const std::size_t before = used();
+    for (std::size_t length = 10; length < 250; length += 4) {
+        const std::uint64_t first = id;
+        for (std::int32_t fd = 4; fd < 1004; ++fd) feed.open(10, fd, next(length));
+        for (std::int32_t fd = 4; fd < 1004; ++fd) feed.close(10, fd, first + static_cast<std::uint64_t>(fd) - 3, true);
+    }
+    feed.index.bound_history(0);
+    feed.open(10, 4, next(9));
+    feed.close(10, 4, id, true);
+    CHECK(used() > before + 4'000'000);
+    CHECK(feed.index.pack_names());
+    CHECK(used() < before + (256 << 10));
+    CHECK_FALSE(feed.index.pack_names());
+    CHECK(feed.index.check() == "");
+    CHECK(feed.rows() == Lines{"10/3 /srv/tmp/100001nnnnnnn @1001"});
+    feed.open(10, 5, next(20));
+    CHECK(feed.rows().size() == 2);
+}
+
 TEST_CASE("a million descriptors take at most 128 bytes each, paths included") {
     // Unshared, all of different files, spread over processes as RLIMIT_NOFILE would have it.
     constexpr std::uint32_t processes = 100;

@@ -600,6 +600,41 @@ TEST_CASE("after a loss, ends that are only implied are bounded until a snapshot
     }
 }
 
+TEST_CASE("what a snapshot will take in the index is told before, its directories included") {
+    const auto used = [](const Index& index) { return index.index_bytes() - index.reusable_bytes(); };
+    std::vector<Row> files;
+    SECTION("deep directories of their own") {
+        for (int fd = 0; fd < 2000; ++fd) {
+            std::string path;
+            for (int depth = 0; depth < 15; ++depth) path += "/" + std::to_string(10000 + fd) + std::string(245, 'd');
+            files.push_back({fd, path + "/f", 1000 + static_cast<std::uint64_t>(fd)});
+        }
+    }
+    SECTION("many short ones") {
+        for (int fd = 0; fd < 2000; ++fd) {
+            std::string path = "/" + std::to_string(fd);
+            for (int depth = 0; depth < 100; ++depth) path += "/d";
+            files.push_back({fd, path + "/f", 1000 + static_cast<std::uint64_t>(fd)});
+        }
+    }
+    SECTION("long names") {
+        for (int fd = 0; fd < 5000; ++fd) files.push_back({fd, "/tmp/" + std::to_string(10000 + fd) + std::string(245, 'n'), 1000 + static_cast<std::uint64_t>(fd)});
+    }
+    SECTION("what is usual") {
+        for (int fd = 0; fd < 20000; ++fd) {
+            files.push_back({fd, "/srv/data/" + std::to_string(fd % 64) + "/file-" + std::to_string(fd) + ".log", 1000 + static_cast<std::uint64_t>(fd)});
+        }
+    }
+    Pair pair;
+    const std::size_t before = used(pair.index);
+    const Rows rows = Rows(1000, 1100).process(10, early, files);
+    const std::size_t told = index_bytes_for(rows.snapshot);
+    pair.silently(rows);
+    const std::size_t taken = used(pair.index) - before;
+    CHECK(taken <= told + told / 8 + (256 << 10));  // chunks of names, and texts kept for showing
+    CHECK(told <= taken + taken / 2);
+}
+
 TEST_CASE("a descriptor that a snapshot found takes no more than one that was seen opening") {
     constexpr int processes = 20;
     constexpr int each = 10'000;

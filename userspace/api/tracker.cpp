@@ -54,12 +54,10 @@ constexpr std::size_t catch_up_records = 65536;
 constexpr int max_catch_up_rounds = 64;
 constexpr int max_spoilt_rounds = 20;
 constexpr std::uint64_t late_record_ns = 20'000'000;  // a hook takes the time, and may be preempted before it has room in the ring
-// With an index that is bounded, its size is asked for so often; what a thousand records add is small.
-constexpr std::size_t records_between_measurements = 1024;
+// With an index that is bounded, its size is asked for so often: records add about what they take themselves.
+constexpr std::size_t record_bytes_between_measurements = 128 << 10;
 // What ended may take one part in so many of the index.
 constexpr std::size_t history_share = 8;
-// Of an open descriptor with a description and a path of its own, measured.
-constexpr std::uint64_t index_bytes_per_reference = 160;
 // After a snapshot that could not be read, the next one waits so long.
 constexpr std::uint64_t retry_interval_ns = 100'000'000;
 // When what is open does not fit, a snapshot that may fit is read so much later.
@@ -118,7 +116,7 @@ struct Tracker::State {
     std::uint64_t retry_ns = 0;               // no snapshot before, because the last one failed; 0: it did not
     bool full = false;                        // max_index_bytes is reached: what begins is refused
     std::uint64_t refit_ns = 0;               // … until a snapshot from then on fits
-    std::size_t unmeasured_records = 0;
+    std::size_t unmeasured_bytes = 0;         // of records
     Loss refused_records;                     // not reported yet
     TrackerStatistics figures;
     std::uint64_t resync_took_ns = 0;
@@ -142,7 +140,9 @@ struct Tracker::State {
     void bound_index();
     // Of the whole scope; of some processes.
     [[nodiscard]] bool fits(const Snapshot& snapshot) const;
-    [[nodiscard]] bool fits_beside(const Snapshot& snapshot) const;
+    [[nodiscard]] bool fits_beside(const Snapshot& snapshot);
+    // May pack the index.
+    [[nodiscard]] bool has_room_for(std::size_t bytes);
     void refuse_all();  // what begins, until a snapshot fits
     void refuse(const Snapshot& snapshot, const Sink& sink);  // polls look at each one anew
     void measure();
@@ -385,12 +385,14 @@ void Tracker::State::bound_index() {
 }
 
 bool Tracker::State::fits(const Snapshot& snapshot) const {
-    return options.max_index_bytes == 0 || snapshot.references.size() * index_bytes_per_reference <= options.max_index_bytes;
+    return options.max_index_bytes == 0 || index_bytes_for(snapshot) <= options.max_index_bytes;
 }
 
-bool Tracker::State::fits_beside(const Snapshot& snapshot) const {
-    return options.max_index_bytes == 0 ||
-           index.index_bytes() - index.reusable_bytes() + snapshot.references.size() * index_bytes_per_reference <= options.max_index_bytes;
+bool Tracker::State::fits_beside(const Snapshot& snapshot) { return options.max_index_bytes == 0 || has_room_for(index_bytes_for(snapshot)); }
+
+bool Tracker::State::has_room_for(std::size_t bytes) {
+    const auto has_room = [&] { return index.index_bytes() - index.reusable_bytes() + bytes <= options.max_index_bytes; };
+    return has_room() || (index.pack_names() && has_room());
 }
 
 void Tracker::State::refuse_all() {
@@ -407,8 +409,8 @@ void Tracker::State::refuse(const Snapshot& snapshot, const Sink& sink) {
 }
 
 void Tracker::State::measure() {
-    unmeasured_records = 0;
-    if (index.index_bytes() - index.reusable_bytes() >= options.max_index_bytes) refuse_all();
+    unmeasured_bytes = 0;
+    if (!has_room_for(1)) refuse_all();
 }
 
 // Only what makes the index larger; ends make it smaller.
@@ -473,7 +475,8 @@ Result<std::size_t> Tracker::State::drain(const Sink& sink, std::size_t max_reco
         }
         const fdspan_record& header = header_of(record);
         if (const auto loss = sequence.observe(header.cpu, header.seq, header.boottime_ns)) note_record_loss(*loss, LossReason::ring_full, sink);
-        if (options.max_index_bytes != 0 && ++unmeasured_records > records_between_measurements) measure();
+        unmeasured_bytes += bytes;
+        if (options.max_index_bytes != 0 && unmeasured_bytes > record_bytes_between_measurements) measure();
         if (const auto* const unlinked = std::get_if<UnlinkedRecord>(&record)) {
             removals.apply(*unlinked, sink);  // whoever did it
         } else if (!refuses(record)) {

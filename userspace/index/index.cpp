@@ -1692,6 +1692,17 @@ std::size_t Index::reusable_bytes() const {
            held_.reusable_bytes() + times_.reusable_bytes() + paths_.reusable_bytes();
 }
 
+bool Index::pack_names() {
+    if (!paths_.names_are_loose()) return false;
+    std::vector<std::uint32_t*> held;
+    for (std::uint32_t number = 1; number < descriptions_.end(); ++number) {
+        Description& description = descriptions_[number];
+        if ((description.bits & in_use) != 0 && description.path.name != 0) held.push_back(&description.path.name);
+    }
+    paths_.pack_names(std::move(held));
+    return true;
+}
+
 std::string Index::check() const {
     // Every filled slot stands in its description's list, once; every page knows its tables.
     std::unordered_map<std::uint64_t, unsigned> refs;  // description << 32 | ref

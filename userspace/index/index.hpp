@@ -142,6 +142,8 @@ public:
     [[nodiscard]] std::size_t index_bytes() const;
     // Of these, what ended spans have left for those that come: memory is used again, and not given back.
     [[nodiscard]] std::size_t reusable_bytes() const;
+    // Gives back what names of other lengths left, where that is much; costs O(everything). Returns whether it did.
+    bool pack_names();
 
     // Throws away nothing; checks every invariant between the structures and returns the first one that is broken ("" if none).
     // For tests: costs O(everything).

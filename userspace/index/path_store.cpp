@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace fdspan {
 namespace {
@@ -267,6 +268,19 @@ PathStore::Dir PathStore::find(std::string_view text) const {
         text.remove_prefix(name.size());
     }
     return dir;
+}
+
+void PathStore::pack_names(std::vector<std::uint32_t*> held) {
+    for (Dir dir = root; dir < nodes_.end(); ++dir) {
+        if (nodes_[dir].refs != 0) held.push_back(&nodes_[dir].name);
+    }
+    // Nothing is changed until there was memory for all.
+    NameStore packed;
+    std::vector<std::uint32_t> moved;
+    moved.reserve(held.size());
+    for (const std::uint32_t* const name : held) moved.push_back(packed.store(names_.get(*name)));
+    for (std::size_t i = 0; i < held.size(); ++i) *held[i] = moved[i];
+    names_ = std::move(packed);
 }
 
 std::size_t PathStore::bytes() const {

@@ -21,7 +21,8 @@ public:
     void release(std::uint32_t name);
     [[nodiscard]] std::string_view get(std::uint32_t name) const;
     [[nodiscard]] std::size_t bytes() const;
-    [[nodiscard]] std::size_t reusable_bytes() const { return free_units_ * unit_bytes; }
+    // For names of the same size only.
+    [[nodiscard]] std::size_t free_bytes() const { return free_units_ * unit_bytes; }
 
 private:
     static constexpr unsigned unit_bytes = 4;
@@ -78,12 +79,18 @@ public:
         std::uint32_t refs;               // children, paths, and the cache
         std::uint32_t name;
     };
+    // Of one more directory, beside its name.
+    static constexpr std::size_t directory_bytes = sizeof(Node) + 2 * sizeof(std::uint32_t);
     [[nodiscard]] Node& node(Dir dir) { return nodes_[dir]; }
     [[nodiscard]] const Node& node(Dir dir) const { return nodes_[dir]; }
 
     [[nodiscard]] std::uint32_t directories() const { return nodes_.used(); }
     [[nodiscard]] std::size_t bytes() const;
-    [[nodiscard]] std::size_t reusable_bytes() const { return names_.reusable_bytes() + nodes_.reusable_bytes(); }
+    [[nodiscard]] std::size_t reusable_bytes() const { return nodes_.reusable_bytes(); }
+    // What packing the names would give back is worth the work.
+    [[nodiscard]] bool names_are_loose() const { return names_.free_bytes() * 8 >= names_.bytes(); }
+    // Moves all names together. `held` are those of all paths: each is given its new number.
+    void pack_names(std::vector<std::uint32_t*> held);
 
 private:
     [[nodiscard]] static std::uint64_t hash(Dir parent, std::string_view name);

@@ -771,6 +771,34 @@ Verification Reconciler::check() {
     return std::move(verification_);
 }
 
+std::size_t index_bytes_for(const Snapshot& snapshot) {
+    // Of an open descriptor with a description and a name of its own, measured; what is longer than most names comes on top.
+    constexpr std::size_t reference_bytes = 160, usual_name_bytes = 32;
+    std::size_t bytes = snapshot.references.size() * reference_bytes;
+    std::unordered_set<std::string_view> seen;
+    for (const Reference& row : snapshot.references) {
+        std::string_view dir = snapshot.text(row.path.dir), name = snapshot.text(row.path.name);
+        if (row.path.dir == 0 && name.starts_with('/')) {
+            dir = name.substr(0, name.rfind('/') + 1);
+            name.remove_prefix(dir.size());
+        }
+        seen.insert(dir);
+        bytes += std::max(name.size(), usual_name_bytes) - usual_name_bytes;
+    }
+    // In order, each directory adds to the tree what the one before it does not have.
+    std::vector<std::string_view> dirs(seen.begin(), seen.end());
+    std::sort(dirs.begin(), dirs.end());
+    std::string_view before;
+    for (const std::string_view dir : dirs) {
+        const auto differ = std::mismatch(before.begin(), before.end(), dir.begin(), dir.end()).second;
+        const std::size_t common = dir.substr(0, static_cast<std::size_t>(differ - dir.begin())).rfind('/') + 1;  // 0: none
+        const std::string_view added = dir.substr(common);
+        bytes += added.size() + static_cast<std::size_t>(std::count(added.begin(), added.end(), '/')) * PathStore::directory_bytes;
+        before = dir;
+    }
+    return bytes;
+}
+
 ReconcileResult reconcile(Index& index, const Snapshot& snapshot, const ReconcileOptions& options, const EventSink& sink) {
     return Reconciler(index, snapshot, options, sink).run();
 }

@@ -43,6 +43,9 @@ struct ReconcileResult {
 // Snapshots come in the order in which they began: what ended before this one is remembered no longer.
 ReconcileResult reconcile(Index& index, const Snapshot& snapshot, const ReconcileOptions& options, const EventSink& sink);
 
+// What an index of this snapshot alone would take, and a little more.
+[[nodiscard]] std::size_t index_bytes_for(const Snapshot& snapshot);
+
 enum class DifferenceKind : std::uint8_t {
     phantom,     // in the index only
     gap,         // in the snapshot only
