@@ -224,7 +224,7 @@ bool ControlServer::parse_request(Client& client) {
 }
 
 void ControlServer::append_process(Client& client, pid_t pid, const Index& index) {
-    if (!client.viewer.sees(pid)) return;
+    if (!client.viewer.sees_present(pid)) return;
     TimesProcess process;
     std::string rows;
     index.for_each_of_process(pid, [&](const IndexRow& row) {
@@ -255,7 +255,7 @@ void ControlServer::append_process(Client& client, pid_t pid, const Index& index
         ++process.rows;
     });
     // It may have become somebody else's while the rows were made.
-    if (process.rows == 0 || !client.viewer.sees(pid)) return;
+    if (process.rows == 0 || !client.viewer.sees_present(pid)) return;
     std::string payload;
     append_bytes(payload, &process, sizeof process);
     append_message(client.out, MessageType::process, payload + rows);
@@ -273,7 +273,7 @@ void ControlServer::append_deletion(Client& client, const std::pair<DeviceNumber
             const pid_t pid = row.process.pid;
             if (shown || pid == 0 || (!client.pids.empty() && !std::binary_search(client.pids.begin(), client.pids.end(), pid, std::greater<>()))) return;
             const auto [known, added] = seen.try_emplace(pid, false);
-            if (added) known->second = client.viewer.sees(pid);
+            if (added) known->second = client.viewer.sees_present(pid);
             shown = known->second;
         });
     }

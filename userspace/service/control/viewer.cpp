@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstdint>
@@ -13,6 +14,7 @@
 #include <string_view>
 
 #include "base/unique_fd.hpp"
+#include "snapshot/procfs_parse.hpp"
 
 namespace fdspan::service {
 namespace {
@@ -72,6 +74,19 @@ std::string namespace_of(const std::string& process, const char* name) {
     return length > 0 ? std::string(text.data(), static_cast<std::size_t>(length)) : std::string();
 }
 
+// A pid that was given out again belongs to a process that began later.
+bool is_process(pid_t pid, const Interval& started) {
+    static const std::uint64_t tick_ns = 1'000'000'000 / static_cast<std::uint64_t>(std::max(1L, ::sysconf(_SC_CLK_TCK)));
+    const UniqueFd file(::open(("/proc/" + std::to_string(pid) + "/stat").c_str(), O_RDONLY | O_CLOEXEC));
+    std::array<char, 4096> text{};
+    const ssize_t length = file.valid() ? ::read(file.get(), text.data(), text.size()) : 0;
+    if (length <= 0) return false;
+    const auto stat = procfs::parse_stat({text.data(), static_cast<std::size_t>(length)});
+    if (!stat) return false;
+    const std::uint64_t earliest_ns = stat->start_ticks * tick_ns;
+    return earliest_ns <= started.latest_ns && started.earliest_ns <= earliest_ns + tick_ns;
+}
+
 }  // namespace
 
 Viewer Viewer::of_peer(int socket) {
@@ -95,7 +110,13 @@ Viewer Viewer::of_peer(int socket) {
     return viewer;
 }
 
-bool Viewer::sees(pid_t pid) const {
+bool Viewer::sees(pid_t pid, const Interval& started) const {
+    if (sees_all_) return true;
+    // What it may see was asked by pid only: of this process if that had the pid before and after.
+    return is_process(pid, started) && sees_present(pid) && is_process(pid, started);
+}
+
+bool Viewer::sees_present(pid_t pid) const {
     if (sees_all_) return true;
     if (sees_none_) return false;
     const auto target = read_credentials(pid);

@@ -6,6 +6,8 @@
 
 #include <string>
 
+#include "base/interval.hpp"
+
 namespace fdspan::service {
 
 class Viewer {
@@ -15,7 +17,10 @@ public:
 
     // Everybody's: root with CAP_SYS_PTRACE in the daemon's own namespaces.
     [[nodiscard]] bool sees_all() const { return sees_all_; }
-    [[nodiscard]] bool sees(pid_t pid) const;
+    // The process that began then, as long as it is there: not another one that got its pid.
+    [[nodiscard]] bool sees(pid_t pid, const Interval& started) const;
+    // Whoever has that pid now: spares the work for those who would not be told of it anyway.
+    [[nodiscard]] bool sees_present(pid_t pid) const;
     [[nodiscard]] uid_t uid() const { return uid_; }
 
 private:

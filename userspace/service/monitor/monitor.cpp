@@ -70,18 +70,19 @@ void Monitor::sample(const Index& index, std::uint64_t now_ns) {
     next_ns_ = now_ns + settings_.interval_ns;
     Figures figures;
     figures.at_ns = now_ns;
-    std::map<ProcessKey, std::pair<std::string, std::uint64_t>> open;
+    OpenCounts open;
     pid_t last_pid = 0;
-    std::pair<std::string, std::uint64_t>* last = nullptr;
+    OpenCount* last = nullptr;
     index.for_each([&](const IndexRow& row) {
         const Reference& reference = row.reference;
         if (reference.ref != RefKind::fd) return;
         if (last == nullptr || row.process.pid != last_pid) {
             last_pid = row.process.pid;
             last = &open[{last_pid, row.process.started.latest_ns}];
-            last->first = row.strings.get(row.process.comm);
+            last->started = row.process.started;
+            last->comm = row.strings.get(row.process.comm);
         }
-        ++last->second;
+        ++last->descriptors;
         ++figures.open_by_type[static_cast<std::size_t>(reference.type)];
         const double age_s = static_cast<double>(since(now_ns, reference.description_opened.latest_ns)) / 1e9;
         const auto bucket = std::lower_bound(age_bounds_s.begin(), age_bounds_s.end(), age_s) - age_bounds_s.begin();
@@ -95,7 +96,7 @@ void Monitor::sample(const Index& index, std::uint64_t now_ns) {
     index.for_each_deleted([&](const IndexRow& row) {
         const Reference& reference = row.reference;
         if (reference.ref != RefKind::fd || seen.size() >= max_deleted_files || !seen.insert({reference.dev, reference.ino}).second) return;
-        DeletedFile file{reference.dev, reference.ino, 0, {}, row.process.pid, std::string(row.strings.get(row.process.comm)),
+        DeletedFile file{reference.dev, reference.ino, 0, {}, row.process.pid, row.process.started, std::string(row.strings.get(row.process.comm)),
                          std::string(row.strings.get(reference.path.name))};
         file.bytes = bytes_on_disk(row.process.pid, reference.fd);
         // Nobody saw it: by now at the latest.
@@ -107,8 +108,8 @@ void Monitor::sample(const Index& index, std::uint64_t now_ns) {
     std::sort(figures.deleted.begin(), figures.deleted.end(), [](const DeletedFile& a, const DeletedFile& b) { return a.bytes > b.bytes; });
 
     for (const auto& [key, process] : open) {
-        if (process.second < least_load) continue;
-        figures.loads.push_back({key.first, process.first, process.second, descriptor_limit(key.first)});
+        if (process.descriptors < least_load) continue;
+        figures.loads.push_back({key.first, process.started, process.comm, process.descriptors, descriptor_limit(key.first)});
     }
     std::sort(figures.loads.begin(), figures.loads.end(), [](const ProcessLoad& a, const ProcessLoad& b) {
         // a.open / a.limit > b.open / b.limit; no limit is the farthest.
@@ -134,27 +135,26 @@ void Monitor::add_sample(History& history, std::uint64_t now_ns, std::uint64_t o
     }
 }
 
-void Monitor::sample_leaks(const Index& index, const std::map<ProcessKey, std::pair<std::string, std::uint64_t>>& open, std::uint64_t now_ns) {
+void Monitor::sample_leaks(const Index& index, const OpenCounts& open, std::uint64_t now_ns) {
     std::erase_if(histories_, [&open](const auto& entry) {
         const auto process = open.find(entry.first);
-        return process == open.end() || process->second.second < least_load;
+        return process == open.end() || process->second.descriptors < least_load;
     });
     for (const auto& [key, process] : open) {
-        if (process.second < least_load) continue;
+        if (process.descriptors < least_load) continue;
         auto history = histories_.find(key);
         if (history == histories_.end()) {
             if (histories_.size() >= max_processes) continue;
             history = histories_.emplace(key, History{}).first;
         }
-        add_sample(history->second, now_ns, process.second);
-        if (auto suspicion = judge(index, key, process.first, history->second, now_ns)) figures_.leaks.push_back(std::move(*suspicion));
+        add_sample(history->second, now_ns, process.descriptors);
+        if (auto suspicion = judge(index, key.first, process, history->second, now_ns)) figures_.leaks.push_back(std::move(*suspicion));
     }
     std::sort(figures_.leaks.begin(), figures_.leaks.end(), [](const LeakSuspicion& a, const LeakSuspicion& b) { return a.to - a.from > b.to - b.from; });
     if (figures_.leaks.size() > max_leaks) figures_.leaks.resize(max_leaks);
 }
 
-std::optional<LeakSuspicion> Monitor::judge(const Index& index, const ProcessKey& key, const std::string& comm, const History& history,
-                                            std::uint64_t now_ns) const {
+std::optional<LeakSuspicion> Monitor::judge(const Index& index, pid_t pid, const OpenCount& process, const History& history, std::uint64_t now_ns) const {
     for (const auto& samples : history.samples) {
         if (samples.size() < settings_.leak_samples || samples.size() < 3) continue;
         std::size_t rises = 0;
@@ -167,13 +167,13 @@ std::optional<LeakSuspicion> Monitor::judge(const Index& index, const ProcessKey
         // One burst is no leak: it has to go on.
         if (falls || to < from + settings_.leak_growth || rises * 2 < samples.size() - 1) continue;
 
-        LeakSuspicion suspicion{key.first, comm, from, to, samples.back().first - samples.front().first, {}, 0, 0, 0};
+        LeakSuspicion suspicion{pid, process.started, process.comm, from, to, samples.back().first - samples.front().first, {}, 0, 0, 0};
         struct Group {
             std::uint64_t open = 0, fresh = 0, oldest_ns = ~std::uint64_t{0};
         };
         constexpr std::size_t max_groups = 4096;
         std::map<std::string, Group> groups;
-        index.for_each_of_process(key.first, [&](const IndexRow& row) {
+        index.for_each_of_process(pid, [&](const IndexRow& row) {
             if (row.reference.ref != RefKind::fd) return;
             const std::string pattern = pattern_of(row);
             if (groups.size() >= max_groups && !groups.contains(pattern)) return;
@@ -201,7 +201,7 @@ std::string Monitor::check_json(const Viewer& viewer, bool certain) const {
     std::uint64_t bytes = 0, files = 0, oldest_ns = 0;
     constexpr std::size_t shown = 10;
     for (const DeletedFile& file : figures_.deleted) {
-        if (!viewer.sees(file.pid)) continue;
+        if (!viewer.sees(file.pid, file.started)) continue;
         bytes += file.bytes;
         ++files;
         const std::uint64_t age = since(figures_.at_ns, file.since.latest_ns);
@@ -210,11 +210,11 @@ std::string Monitor::check_json(const Viewer& viewer, bool certain) const {
         deleted.push_back({{"bytes", file.bytes}, {"age_ns", age}, {"pid", file.pid}, {"comm", text(file.comm)}, {"path", text(file.path)}});
     }
     for (const ProcessLoad& load : figures_.loads) {
-        if (loads.size() >= shown || !viewer.sees(load.pid)) continue;
+        if (loads.size() >= shown || !viewer.sees(load.pid, load.started)) continue;
         loads.push_back({{"pid", load.pid}, {"comm", text(load.comm)}, {"open", load.open}, {"limit", load.limit}});
     }
     for (const LeakSuspicion& leak : figures_.leaks) {
-        if (!viewer.sees(leak.pid)) continue;
+        if (!viewer.sees(leak.pid, leak.started)) continue;
         leaks.push_back({{"pid", leak.pid}, {"comm", text(leak.comm)}, {"from", leak.from}, {"to", leak.to}, {"window_ns", leak.window_ns},
                          {"files", text(leak.files)}, {"files_open", leak.files_open}, {"files_new", leak.files_new}, {"oldest_age_ns", leak.oldest_age_ns}});
     }

@@ -30,11 +30,13 @@ struct DeletedFile {
     std::uint64_t bytes = 0;
     Interval since;              // its deletion
     pid_t pid = 0;               // of one who holds it
+    Interval started;            // … that process; its pid may be another's by now
     std::string comm, path;
 };
 
 struct ProcessLoad {
     pid_t pid = 0;
+    Interval started;
     std::string comm;
     std::uint64_t open = 0;
     std::uint64_t limit = 0;     // soft RLIMIT_NOFILE
@@ -42,6 +44,7 @@ struct ProcessLoad {
 
 struct LeakSuspicion {
     pid_t pid = 0;
+    Interval started;
     std::string comm;
     std::uint64_t from = 0, to = 0;   // descriptors, at the two ends of the window
     std::uint64_t window_ns = 0;
@@ -93,12 +96,17 @@ private:
         std::array<std::uint64_t, paces> least{};
     };
     using ProcessKey = std::pair<pid_t, std::uint64_t>;  // and its start
+    struct OpenCount {
+        Interval started;
+        std::string comm;
+        std::uint64_t descriptors = 0;
+    };
+    using OpenCounts = std::map<ProcessKey, OpenCount>;
     using FileKey = std::pair<DeviceNumber, std::uint64_t>;
 
-    void sample_leaks(const Index& index, const std::map<ProcessKey, std::pair<std::string, std::uint64_t>>& open, std::uint64_t now_ns);
+    void sample_leaks(const Index& index, const OpenCounts& open, std::uint64_t now_ns);
     void add_sample(History& history, std::uint64_t now_ns, std::uint64_t open) const;
-    [[nodiscard]] std::optional<LeakSuspicion> judge(const Index& index, const ProcessKey& key, const std::string& comm, const History& history,
-                                                     std::uint64_t now_ns) const;
+    [[nodiscard]] std::optional<LeakSuspicion> judge(const Index& index, pid_t pid, const OpenCount& process, const History& history, std::uint64_t now_ns) const;
 
     MonitorSettings settings_;
     std::uint64_t next_ns_ = 0;

@@ -1,0 +1,83 @@
+#include "service/monitor/monitor.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include "base/clock.hpp"
+#include "index_feed.hpp"
+#include "peer.hpp"
+#include "service/control/viewer.hpp"
+
+using namespace fdspan;
+using namespace fdspan::service;
+using namespace fdspan::test;
+using nlohmann::json;
+
+namespace {
+
+constexpr std::uint64_t second = 1'000'000'000;
+constexpr DeviceNumber disk{8, 1};
+
+// Somebody who asks, and an index that is told of processes.
+struct Asked : Feed {
+    Listening listening;
+    Peer peer{listening, 1};
+    UniqueFd accepted{::accept(listening.fd.get(), nullptr, nullptr)};
+    Viewer viewer = Viewer::of_peer(accepted.get());
+
+    Asked() {
+        now_ns = 100;
+        fork(1, 2);
+        settle({1, 2});
+    }
+    void start(pid_t pid, std::uint64_t at_ns) {
+        now_ns = at_ns;
+        fork(1, static_cast<std::uint32_t>(pid));
+        settle({pid});
+    }
+    void open_files(pid_t pid, std::int32_t from, std::int32_t to, std::uint32_t tid = 0) {
+        for (std::int32_t fd = from; fd < to; ++fd) {
+            Opened what;
+            what.id = ++last_id;
+            open(static_cast<std::uint32_t>(pid), fd, what, tid);
+        }
+    }
+    // The file of what was opened last.
+    void remove_last(const Interval& when) {
+        RemovalNote note;
+        note.when = when;
+        REQUIRE(index.note_deleted(disk, last_id, note, {}));
+    }
+    [[nodiscard]] json check(const Monitor& monitor) const { return json::parse(monitor.check_json(viewer, true)); }
+    std::uint64_t last_id = 100;
+};
+
+MonitorSettings quick() {
+    MonitorSettings settings;
+    settings.leak_samples = 3;
+    settings.leak_growth = 2;
+    return settings;
+}
+
+}  // namespace
+
+TEST_CASE("a check tells nothing of a process whose pid is another's by now") {
+    Asked world;
+    const bool reused = GENERATE(true, false);
+    world.start(world.peer.pid, reused ? world.peer.started_ns - second : world.peer.started_ns);
+    world.open_files(world.peer.pid, 3, 50);
+    world.remove_last(Interval::exact(world.now_ns));
+    Monitor monitor(quick());
+    for (std::int32_t fd = 50; fd < 56; ++fd) {
+        world.open_files(world.peer.pid, fd, fd + 1);
+        monitor.sample(world.index, world.now_ns);
+    }
+    REQUIRE(monitor.figures().deleted.size() == 1);
+    REQUIRE(monitor.figures().loads.size() == 1);
+    REQUIRE(monitor.figures().leaks.size() == 1);
+    const json answer = world.check(monitor);
+    const std::size_t told = reused ? 0 : 1;
+    CHECK(answer["deleted_files"] == told);
+    CHECK(answer["deleted"].size() == told);
+    CHECK(answer["loads"].size() == told);
+    CHECK(answer["leaks"].size() == told);
+}
