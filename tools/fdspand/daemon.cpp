@@ -222,8 +222,9 @@ Result<void> Daemon::answer_clients() {
         if (auto done = process(); !done) return done;
         if (tracker_->statistics().certain) break;
     }
-    const bool certain = tracker_->statistics().certain;
-    control_->answer({tracker_->index(), tracker_->backend(), certain,
+    const TrackerStatistics statistics = tracker_->statistics();
+    const bool certain = statistics.certain;
+    control_->answer({tracker_->index(), tracker_->backend(), certain, statistics.polled_ns != 0 ? statistics.polled_ns : boottime_now_ns(),
                       [&](const service::Viewer& viewer) { return monitor_.check_json(viewer, certain); }});
     return {};
 }

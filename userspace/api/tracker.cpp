@@ -373,6 +373,7 @@ Result<void> Tracker::State::open_procfs() {
     if (!snapshot) return tl::unexpected(snapshot.error());
     if (!fits(*snapshot)) return fail(ENOSPC, "what is open does not fit the bound of memory");
     figures.unreadable_processes = snapshot->gaps.unreadable_processes;
+    figures.polled_ns = snapshot->began_ns;
     ReconcileOptions silent = reconcile_options(*who);
     silent.announce = false;
     silent.report = false;
@@ -718,6 +719,7 @@ Result<std::size_t> Tracker::State::process_procfs(const Sink& sink) {
     auto snapshot = read_snapshot(*who, false);
     if (!snapshot) return tl::unexpected(snapshot.error());
     figures.unreadable_processes = snapshot->gaps.unreadable_processes;
+    figures.polled_ns = snapshot->began_ns;
     ++figures.resyncs;
     std::size_t delivered = 0;
     const Sink counting = [&](const Event& event) {

@@ -45,6 +45,7 @@ struct TrackerOptions {
 struct TrackerStatistics {
     TrackingCounters kernel;               // of a BPF backend
     bool certain = true;                   // no loss waits to be mended, and the ring holds nothing that the last process() left in it
+    std::uint64_t polled_ns = 0;           // when the last snapshot that procfs polls for began; 0: of a BPF backend
     std::uint64_t malformed = 0;           // records that nobody understood
     std::uint64_t refused = 0;             // records of beginnings that max_index_bytes had no room for
     std::uint64_t resyncs = 0;

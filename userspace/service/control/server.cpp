@@ -215,6 +215,7 @@ bool ControlServer::parse_request(Client& client) {
         return true;
     }
     client.asked = true;
+    client.asked_ns = boottime_now_ns();
     client.type = header.type;
     while (!bytes.empty()) client.pids.push_back(take_struct<std::int32_t>(bytes));
     std::sort(client.pids.begin(), client.pids.end(), std::greater<>());
@@ -254,8 +255,8 @@ void ControlServer::append_process(Client& client, pid_t pid, const Index& index
         append_bytes(rows, &out, sizeof out);
         ++process.rows;
     });
-    // It may have become somebody else's while the rows were made.
-    if (process.rows == 0 || !client.viewer.sees_present(pid)) return;
+    // The pid may have become somebody else's before the index knew, or while the rows were made.
+    if (process.rows == 0 || !client.viewer.sees(pid, Interval::bounded(process.started_earliest_ns, process.started_latest_ns))) return;
     std::string payload;
     append_bytes(payload, &process, sizeof process);
     append_message(client.out, MessageType::process, payload + rows);
@@ -263,7 +264,7 @@ void ControlServer::append_process(Client& client, pid_t pid, const Index& index
 
 // Who sees somebody that holds a file may know what became of its name. What others than root are told of who took it is what
 // everybody's /proc shows, of their own processes.
-void ControlServer::append_deletion(Client& client, const std::pair<DeviceNumber, std::uint64_t>& file, const Index& index, Seen& seen) {
+void ControlServer::append_deletion(Client& client, const std::pair<DeviceNumber, std::uint64_t>& file, const Index& index, Sight& sight) {
     const auto& [dev, ino] = file;
     const std::optional<DeletedView> deleted = index.deleted_file(dev, ino);
     if (!deleted) return;  // released meanwhile
@@ -272,9 +273,7 @@ void ControlServer::append_deletion(Client& client, const std::pair<DeviceNumber
         index.for_each_of_file(dev, ino, [&](const IndexRow& row) {
             const pid_t pid = row.process.pid;
             if (shown || pid == 0 || (!client.pids.empty() && !std::binary_search(client.pids.begin(), client.pids.end(), pid, std::greater<>()))) return;
-            const auto [known, added] = seen.try_emplace(pid, false);
-            if (added) known->second = client.viewer.sees_present(pid);
-            shown = known->second;
+            shown = sight.sees(pid, row.process.started);
         });
     }
     if (!shown) return;
@@ -302,6 +301,11 @@ void ControlServer::append_deletion(Client& client, const std::pair<DeviceNumber
     std::string payload;
     append_bytes(payload, &out, sizeof out);
     append_message(client.out, MessageType::deletion, payload + texts);
+}
+
+// Between two polls of /proc nobody knows what became of what the last one saw.
+bool ControlServer::has_to_wait(const Client& client, const Source& source) {
+    return !client.begun && client.type != static_cast<std::uint16_t>(MessageType::ask_check) && client.asked_ns > source.known_until_ns;
 }
 
 void ControlServer::begin_answer(Client& client, const Source& source) {
@@ -333,12 +337,12 @@ void ControlServer::produce_deletions(Client& client, const Source& source, std:
         begin_answer(client, source);
         client.files = source.index.deleted_files();
     }
-    Seen seen;
+    Sight sight(client.viewer);
     while (!client.files.empty() && client.out.size() - client.out_at < buffer_bytes && budget > 0) {
-        const std::size_t before = client.out.size(), looked = seen.size();
-        append_deletion(client, client.files.back(), source.index, seen);
+        const std::size_t before = client.out.size(), looked = sight.looks();
+        append_deletion(client, client.files.back(), source.index, sight);
         client.files.pop_back();
-        budget -= std::min(budget, client.out.size() - before + 64 + 1024 * (seen.size() - looked));
+        budget -= std::min(budget, client.out.size() - before + 64 + 1024 * (sight.looks() - looked));
     }
     client.ended = client.files.empty();
 }
@@ -382,7 +386,11 @@ void ControlServer::answer(const Source& source) {
     std::size_t budget = bytes_per_turn;
     for (auto place = clients_.begin(); place != clients_.end();) {
         Client& client = *place->second;
-        if (client.asked) {
+        if (client.asked && !client.ended && has_to_wait(client, source)) {
+            // Whoever waits for us is not impatient with us, and would wake the loop all the time.
+            client.deadline_ns = boottime_now_ns() + patience_ns;
+            poll_for(client, EPOLLERR);
+        } else if (client.asked) {
             produce(client, source, budget);
             if (!write_answer(client)) {
                 place = clients_.erase(place);

@@ -49,7 +49,8 @@ public:
     struct Source {
         const Index& index;
         Backend backend;
-        bool certain;  // the index has all that happened until now
+        bool certain;                  // the index has all that happened until …
+        std::uint64_t known_until_ns;  // … then; who asks for rows later waits for the next poll of /proc
         std::function<std::string(const Viewer&)> check;
     };
 
@@ -79,7 +80,7 @@ private:
         std::uint16_t type = 0;
         std::vector<pid_t> pids;         // still to be answered for, the last first; ask_deletions: whose files, all if empty
         std::vector<std::pair<DeviceNumber, std::uint64_t>> files;  // ask_deletions: likewise
-        std::uint64_t deadline_ns = 0, total_deadline_ns = 0;
+        std::uint64_t asked_ns = 0, deadline_ns = 0, total_deadline_ns = 0;
         std::uint32_t polled = 0;
     };
     ControlServer() = default;
@@ -89,8 +90,8 @@ private:
     bool parse_request(Client& client);
     void produce(Client& client, const Source& source, std::size_t& budget);
     void append_process(Client& client, pid_t pid, const Index& index);
-    using Seen = std::map<pid_t, bool>;  // whom the viewer sees; of one moment, for a pid is somebody else's in the next
-    void append_deletion(Client& client, const std::pair<DeviceNumber, std::uint64_t>& file, const Index& index, Seen& seen);
+    void append_deletion(Client& client, const std::pair<DeviceNumber, std::uint64_t>& file, const Index& index, Sight& sight);
+    [[nodiscard]] static bool has_to_wait(const Client& client, const Source& source);
     void begin_answer(Client& client, const Source& source);
     void produce_times(Client& client, const Source& source, std::size_t& budget);
     void produce_deletions(Client& client, const Source& source, std::size_t& budget);

@@ -4,7 +4,10 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
+#include <map>
 #include <string>
+#include <utility>
 
 #include "base/interval.hpp"
 
@@ -29,6 +32,24 @@ private:
     uid_t uid_ = static_cast<uid_t>(-1);
     gid_t gid_ = static_cast<gid_t>(-1);
     std::string user_namespace_;
+};
+
+// What a viewer sees, asked once of each process. Of one moment: who is seen now may not be in the next.
+class Sight {
+public:
+    explicit Sight(const Viewer& viewer) : viewer_(viewer) {}
+    [[nodiscard]] const Viewer& viewer() const { return viewer_; }
+    [[nodiscard]] bool sees(pid_t pid, const Interval& started) {
+        const auto [known, added] = known_.try_emplace({pid, started.latest_ns}, false);
+        if (added) known->second = viewer_.sees(pid, started);
+        return known->second;
+    }
+    // Processes that had to be looked at.
+    [[nodiscard]] std::size_t looks() const { return known_.size(); }
+
+private:
+    const Viewer& viewer_;
+    std::map<std::pair<pid_t, std::uint64_t>, bool> known_;
 };
 
 }  // namespace fdspan::service
