@@ -54,8 +54,9 @@ struct Served : Feed {
     }
     // One turn of the daemon's loop.
     void turn(std::uint64_t known_until_ns = ~std::uint64_t{0}) {
-        if (server->receive()) server->answer({index, Backend::trampoline, true, known_until_ns, [](const Viewer&) { return std::string("{}"); }});
+        if (server->receive()) server->answer({index, Backend::trampoline, true, known_until_ns, check});
     }
+    std::function<std::string(Sight&)> check = [](Sight&) { return std::string("{}"); };
     // What is there to be read by now. False: the answer is at its end.
     bool read(std::size_t client) {
         char bytes[65536];
@@ -122,4 +123,41 @@ TEST_CASE("between two polls of /proc a question waits for the next one") {
     pollfd quiet{world.server->fd(), POLLIN, 0};
     CHECK(::poll(&quiet, 1, 0) == 0);
     CHECK(count_of(world.answer(0), MessageType::process) == 1);
+}
+
+TEST_CASE("checks that have to look at many processes are made a few a turn") {
+    constexpr std::size_t clients = 8;
+    Served world(clients);
+    std::size_t made = 0;
+    world.check = [&made](Sight& sight) {
+        ++made;
+        // Nobody is process 0.
+        for (std::uint64_t began = 0; began < 3000; ++began) (void)sight.sees(0, Interval::exact(began));
+        return std::string("{}");
+    };
+    world.turn();
+    for (std::size_t client = 0; client < clients; ++client) world.ask(client, MessageType::ask_check);
+    world.turn();
+    CHECK(made == 2);
+    for (std::size_t turns = 0; turns < clients; ++turns) world.turn();
+    CHECK(made == clients);
+    for (std::size_t client = 0; client < clients; ++client) CHECK(count_of(world.answer(client), MessageType::check) == 1);
+}
+
+TEST_CASE("whoever asks again and again keeps nobody from an answer") {
+    Served world(8);
+    world.check = [](Sight& sight) {
+        for (std::uint64_t began = 0; began < 5000; ++began) (void)sight.sees(0, Interval::exact(began));
+        return std::string("{}");
+    };
+    world.turn();
+    // One a turn; those with a lower number come first.
+    world.ask(1, MessageType::ask_check);
+    world.ask(7, MessageType::ask_check);
+    world.turn();
+    CHECK_FALSE(world.read(1));
+    world.ask(0, MessageType::ask_check);
+    world.turn();
+    CHECK_FALSE(world.read(7));
+    CHECK(world.read(0));
 }

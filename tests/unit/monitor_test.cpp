@@ -47,7 +47,10 @@ struct Asked : Feed {
         note.when = when;
         REQUIRE(index.note_deleted(disk, last_id, note, {}));
     }
-    [[nodiscard]] json check(const Monitor& monitor) const { return json::parse(monitor.check_json(viewer, true)); }
+    [[nodiscard]] json check(const Monitor& monitor) const {
+        Sight sight(viewer);
+        return json::parse(monitor.check_json(sight, true));
+    }
     std::uint64_t last_id = 100;
 };
 
@@ -80,4 +83,18 @@ TEST_CASE("a check tells nothing of a process whose pid is another's by now") {
     CHECK(answer["deleted"].size() == told);
     CHECK(answer["loads"].size() == told);
     CHECK(answer["leaks"].size() == told);
+}
+
+TEST_CASE("a check looks at each process once, however many deleted files it holds") {
+    Asked world;
+    world.start(world.peer.pid, world.peer.started_ns);
+    for (std::int32_t fd = 3; fd < 203; ++fd) {
+        world.open_files(world.peer.pid, fd, fd + 1);
+        world.remove_last(Interval::exact(world.now_ns));
+    }
+    Monitor monitor(quick());
+    monitor.sample(world.index, world.now_ns);
+    Sight sight(world.viewer);
+    CHECK(json::parse(monitor.check_json(sight, true))["deleted_files"] == 200);
+    CHECK(sight.looks() == 1);
 }

@@ -225,7 +225,7 @@ Result<void> Daemon::answer_clients() {
     const TrackerStatistics statistics = tracker_->statistics();
     const bool certain = statistics.certain;
     control_->answer({tracker_->index(), tracker_->backend(), certain, statistics.polled_ns != 0 ? statistics.polled_ns : boottime_now_ns(),
-                      [&](const service::Viewer& viewer) { return monitor_.check_json(viewer, certain); }});
+                      [&](service::Sight& sight) { return monitor_.check_json(sight, certain); }});
     return {};
 }
 

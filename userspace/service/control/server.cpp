@@ -22,6 +22,8 @@ namespace {
 constexpr int backlog = 1024;
 constexpr int accepted_per_turn = 64;
 constexpr int events_per_turn = 256;
+// A look at /proc takes as long as making so many bytes.
+constexpr std::size_t look_bytes = 1024;
 
 Result<sockaddr_un> address_of(const std::string& path) {
     sockaddr_un address{};
@@ -326,8 +328,7 @@ void ControlServer::produce_times(Client& client, const Source& source, std::siz
         const std::size_t before = client.out.size();
         append_process(client, client.pids.back(), source.index);
         client.pids.pop_back();
-        // A process that is not shown costs a look at /proc.
-        budget -= std::min(budget, client.out.size() - before + 1024);
+        budget -= std::min(budget, client.out.size() - before + look_bytes);
     }
     client.ended = client.pids.empty();
 }
@@ -342,7 +343,7 @@ void ControlServer::produce_deletions(Client& client, const Source& source, std:
         const std::size_t before = client.out.size(), looked = sight.looks();
         append_deletion(client, client.files.back(), source.index, sight);
         client.files.pop_back();
-        budget -= std::min(budget, client.out.size() - before + 64 + 1024 * (sight.looks() - looked));
+        budget -= std::min(budget, client.out.size() - before + 64 + look_bytes * (sight.looks() - looked));
     }
     client.ended = client.files.empty();
 }
@@ -350,10 +351,14 @@ void ControlServer::produce_deletions(Client& client, const Source& source, std:
 void ControlServer::produce(Client& client, const Source& source, std::size_t& budget) {
     if (client.ended) return;
     switch (static_cast<MessageType>(client.type)) {
-        case MessageType::ask_check:
-            append_message(client.out, MessageType::check, source.check(client.viewer));
+        case MessageType::ask_check: {
+            if (budget == 0) return;
+            Sight sight(client.viewer);
+            append_message(client.out, MessageType::check, source.check(sight));
+            budget -= std::min(budget, client.out.size() + look_bytes * (1 + sight.looks()));
             client.begun = client.ended = true;
             return;
+        }
         case MessageType::ask_deletions: produce_deletions(client, source, budget); break;
         default: produce_times(client, source, budget); break;
     }
@@ -384,22 +389,27 @@ bool ControlServer::write_answer(Client& client) {
 
 void ControlServer::answer(const Source& source) {
     std::size_t budget = bytes_per_turn;
-    for (auto place = clients_.begin(); place != clients_.end();) {
-        Client& client = *place->second;
-        if (client.asked && !client.ended && has_to_wait(client, source)) {
+    // Nobody comes last in every turn.
+    std::vector<int> order;
+    for (const auto& [fd, client] : clients_) order.push_back(fd);
+    std::rotate(order.begin(), std::upper_bound(order.begin(), order.end(), last_answered_), order.end());
+    for (const int fd : order) {
+        Client& client = *clients_.at(fd);
+        if (!client.asked) continue;
+        if (!client.ended && has_to_wait(client, source)) {
             // Whoever waits for us is not impatient with us, and would wake the loop all the time.
             client.deadline_ns = boottime_now_ns() + patience_ns;
             poll_for(client, EPOLLERR);
-        } else if (client.asked) {
-            produce(client, source, budget);
-            if (!write_answer(client)) {
-                place = clients_.erase(place);
-                continue;
-            }
-            // Also while there is nothing to write yet: level-triggered, so the loop comes back to make more.
-            poll_for(client, EPOLLOUT);
+            continue;
         }
-        ++place;
+        if (budget > 0) last_answered_ = fd;
+        produce(client, source, budget);
+        if (!write_answer(client)) {
+            clients_.erase(fd);
+            continue;
+        }
+        // Also while there is nothing to write yet: level-triggered, so the loop comes back to make more.
+        poll_for(client, EPOLLOUT);
     }
 }
 

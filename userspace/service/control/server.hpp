@@ -51,7 +51,7 @@ public:
         Backend backend;
         bool certain;                  // the index has all that happened until …
         std::uint64_t known_until_ns;  // … then; who asks for rows later waits for the next poll of /proc
-        std::function<std::string(const Viewer&)> check;
+        std::function<std::string(Sight&)> check;
     };
 
     // `listening` as systemd hands it over; -1: makes the socket itself. `say` gets a sentence about what is not as asked for.
@@ -103,6 +103,7 @@ private:
     std::size_t max_clients_ = 0, max_clients_of_user_ = 0;
     UniqueFd listening_, poll_;
     std::map<int, std::unique_ptr<Client>> clients_;
+    int last_answered_ = -1;     // the next turn begins behind it
     ControlCounts counts_;
 };
 

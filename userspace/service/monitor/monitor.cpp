@@ -194,14 +194,14 @@ std::optional<LeakSuspicion> Monitor::judge(const Index& index, pid_t pid, const
     return std::nullopt;
 }
 
-std::string Monitor::check_json(const Viewer& viewer, bool certain) const {
+std::string Monitor::check_json(Sight& sight, bool certain) const {
     using nlohmann::json;
     const auto text = [](const std::string& bytes) { return bytes; };
     json deleted = json::array(), loads = json::array(), leaks = json::array();
     std::uint64_t bytes = 0, files = 0, oldest_ns = 0;
     constexpr std::size_t shown = 10;
     for (const DeletedFile& file : figures_.deleted) {
-        if (!viewer.sees(file.pid, file.started)) continue;
+        if (!sight.sees(file.pid, file.started)) continue;
         bytes += file.bytes;
         ++files;
         const std::uint64_t age = since(figures_.at_ns, file.since.latest_ns);
@@ -210,11 +210,11 @@ std::string Monitor::check_json(const Viewer& viewer, bool certain) const {
         deleted.push_back({{"bytes", file.bytes}, {"age_ns", age}, {"pid", file.pid}, {"comm", text(file.comm)}, {"path", text(file.path)}});
     }
     for (const ProcessLoad& load : figures_.loads) {
-        if (loads.size() >= shown || !viewer.sees(load.pid, load.started)) continue;
+        if (loads.size() >= shown || !sight.sees(load.pid, load.started)) continue;
         loads.push_back({{"pid", load.pid}, {"comm", text(load.comm)}, {"open", load.open}, {"limit", load.limit}});
     }
     for (const LeakSuspicion& leak : figures_.leaks) {
-        if (!viewer.sees(leak.pid, leak.started)) continue;
+        if (!sight.sees(leak.pid, leak.started)) continue;
         leaks.push_back({{"pid", leak.pid}, {"comm", text(leak.comm)}, {"from", leak.from}, {"to", leak.to}, {"window_ns", leak.window_ns},
                          {"files", text(leak.files)}, {"files_open", leak.files_open}, {"files_new", leak.files_new}, {"oldest_age_ns", leak.oldest_age_ns}});
     }

@@ -83,8 +83,8 @@ public:
     void sample(const Index& index, std::uint64_t now_ns);
     [[nodiscard]] const Figures& figures() const { return figures_; }
 
-    // What fdspan check judges, as far as `viewer` may see the processes it is about.
-    [[nodiscard]] std::string check_json(const Viewer& viewer, bool certain) const;
+    // What fdspan check judges, as far as the viewer may see the processes it is about.
+    [[nodiscard]] std::string check_json(Sight& sight, bool certain) const;
 
 private:
     // Samples of three paces, each the least of six of the pace before: a saw that falls back is no leak.
