@@ -1,3 +1,4 @@
+#include <malloc.h>
 #include <poll.h>
 
 #include <map>
@@ -160,4 +161,26 @@ TEST_CASE("whoever asks again and again keeps nobody from an answer") {
     world.turn();
     CHECK_FALSE(world.read(7));
     CHECK(world.read(0));
+}
+
+TEST_CASE("clients of one user that do not read share one bound of memory, and are answered in turn") {
+    constexpr std::size_t clients = 16;
+    constexpr std::int32_t files = 65536;
+    Served world(clients);
+    world.quiet = true;
+    world.start(world.peer.pid, world.peer.started_ns, files);
+    const auto heap_bytes = [] {
+        const auto heap = ::mallinfo2();
+        return heap.uordblks + heap.hblkhd;
+    };
+    const std::size_t before = heap_bytes();
+    for (std::size_t client = 0; client < clients; ++client) world.ask(client, MessageType::ask_times, {world.peer.pid});
+    for (std::size_t turns = 0; turns < 2 * clients; ++turns) world.turn();
+    CHECK(heap_bytes() - before < 24U << 20);
+    for (std::size_t client = 0; client < clients; ++client) {
+        const auto messages = world.answer(client);
+        REQUIRE(count_of(messages, MessageType::end) == 1);
+        REQUIRE(messages[1].payload.size() == sizeof(TimesProcess) + files * sizeof(TimesRow));
+        world.received[client].clear();
+    }
 }

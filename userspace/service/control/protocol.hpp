@@ -79,12 +79,15 @@ static_assert(sizeof(DeletionRow) == 56);
 
 inline void append_bytes(std::string& out, const void* data, std::size_t bytes) { out.append(static_cast<const char*>(data), bytes); }
 
-inline void append_message(std::string& out, MessageType type, std::string_view payload) {
+// The payload may come in two pieces.
+inline void append_message(std::string& out, MessageType type, std::string_view payload, std::string_view rest = {}) {
     MessageHeader header;
     header.type = static_cast<std::uint16_t>(type);
-    header.bytes = static_cast<std::uint32_t>(payload.size());
+    header.bytes = static_cast<std::uint32_t>(payload.size() + rest.size());
+    out.reserve(out.size() + sizeof header + header.bytes);
     append_bytes(out, &header, sizeof header);
     out += payload;
+    out += rest;
 }
 
 // The struct at the front of `bytes`, which has to be long enough.

@@ -24,6 +24,7 @@ constexpr int accepted_per_turn = 64;
 constexpr int events_per_turn = 256;
 // A look at /proc takes as long as making so many bytes.
 constexpr std::size_t look_bytes = 1024;
+constexpr std::uint64_t never_ns = ~std::uint64_t{0};
 
 Result<sockaddr_un> address_of(const std::string& path) {
     sockaddr_un address{};
@@ -259,9 +260,7 @@ void ControlServer::append_process(Client& client, pid_t pid, const Index& index
     });
     // The pid may have become somebody else's before the index knew, or while the rows were made.
     if (process.rows == 0 || !client.viewer.sees(pid, Interval::bounded(process.started_earliest_ns, process.started_latest_ns))) return;
-    std::string payload;
-    append_bytes(payload, &process, sizeof process);
-    append_message(client.out, MessageType::process, payload + rows);
+    append_message(client.out, MessageType::process, {reinterpret_cast<const char*>(&process), sizeof process}, rows);
 }
 
 // Who sees somebody that holds a file may know what became of its name. What others than root are told of who took it is what
@@ -300,14 +299,16 @@ void ControlServer::append_deletion(Client& client, const std::pair<DeviceNumber
         if (client.viewer.sees_all()) out.exe_bytes = text(deleted->by->exe);
         out.cgroup_bytes = text(deleted->by->cgroup);
     }
-    std::string payload;
-    append_bytes(payload, &out, sizeof out);
-    append_message(client.out, MessageType::deletion, payload + texts);
+    append_message(client.out, MessageType::deletion, {reinterpret_cast<const char*>(&out), sizeof out}, texts);
 }
 
 // Between two polls of /proc nobody knows what became of what the last one saw.
-bool ControlServer::has_to_wait(const Client& client, const Source& source) {
-    return !client.begun && client.type != static_cast<std::uint16_t>(MessageType::ask_check) && client.asked_ns > source.known_until_ns;
+bool ControlServer::waits_for_poll(const Client& client, const Source& source) {
+    return !client.begun && !client.ended && client.type != static_cast<std::uint16_t>(MessageType::ask_check) && client.asked_ns > source.known_until_ns;
+}
+
+std::size_t ControlServer::bytes_of(const Client& client) {
+    return client.out.capacity() + client.pids.capacity() * sizeof client.pids[0] + client.files.capacity() * sizeof client.files[0];
 }
 
 void ControlServer::begin_answer(Client& client, const Source& source) {
@@ -380,7 +381,7 @@ bool ControlServer::write_answer(Client& client) {
         client.out_at += static_cast<std::size_t>(count);
         client.deadline_ns = boottime_now_ns() + patience_ns;
     }
-    client.out.clear();
+    client.out = {};
     client.out_at = 0;
     if (!client.ended) return true;
     ++counts_.answered;
@@ -390,26 +391,40 @@ bool ControlServer::write_answer(Client& client) {
 void ControlServer::answer(const Source& source) {
     std::size_t budget = bytes_per_turn;
     // Nobody comes last in every turn.
-    std::vector<int> order;
-    for (const auto& [fd, client] : clients_) order.push_back(fd);
+    std::vector<int> order, crowded;
+    std::map<uid_t, std::size_t> bytes;
+    for (const auto& [fd, client] : clients_) {
+        order.push_back(fd);
+        bytes[client->viewer.uid()] += bytes_of(*client);
+    }
     std::rotate(order.begin(), std::upper_bound(order.begin(), order.end(), last_answered_), order.end());
     for (const int fd : order) {
         Client& client = *clients_.at(fd);
         if (!client.asked) continue;
-        if (!client.ended && has_to_wait(client, source)) {
-            // Whoever waits for us is not impatient with us, and would wake the loop all the time.
-            client.deadline_ns = boottime_now_ns() + patience_ns;
+        std::size_t& of_user = bytes[client.viewer.uid()];
+        of_user -= bytes_of(client);
+        const bool no_room = !client.ended && of_user >= bytes_of_user;
+        if (waits_for_poll(client, source) || (no_room && client.out.empty())) {
+            // Whoever waits for us shows no sign of life, and must not wake the loop all the time.
+            client.deadline_ns = never_ns;
             poll_for(client, EPOLLERR);
+            if (no_room) crowded.push_back(fd);
+            of_user += bytes_of(client);
             continue;
         }
+        if (client.deadline_ns == never_ns) client.deadline_ns = boottime_now_ns() + patience_ns;
         if (budget > 0) last_answered_ = fd;
-        produce(client, source, budget);
+        if (!no_room) produce(client, source, budget);
         if (!write_answer(client)) {
             clients_.erase(fd);
             continue;
         }
         // Also while there is nothing to write yet: level-triggered, so the loop comes back to make more.
         poll_for(client, EPOLLOUT);
+        of_user += bytes_of(client);
+    }
+    for (const int fd : crowded) {
+        if (bytes[clients_.at(fd)->viewer.uid()] < bytes_of_user) poll_for(*clients_.at(fd), EPOLLOUT);
     }
 }
 

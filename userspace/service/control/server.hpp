@@ -44,6 +44,8 @@ public:
     static constexpr std::uint64_t total_patience_ns = 60'000'000'000;
     // An answer is made as it is read: no client has more than this waiting, give or take one process.
     static constexpr std::size_t buffer_bytes = 256 * 1024;
+    // … and what waits for all clients of one user together has a bound as well; beyond it they are answered one after the other.
+    static constexpr std::size_t bytes_of_user = 8U << 20;
     static constexpr std::size_t bytes_per_turn = 4U << 20;   // made for all clients before the ring is looked at again
 
     struct Source {
@@ -91,7 +93,8 @@ private:
     void produce(Client& client, const Source& source, std::size_t& budget);
     void append_process(Client& client, pid_t pid, const Index& index);
     void append_deletion(Client& client, const std::pair<DeviceNumber, std::uint64_t>& file, const Index& index, Sight& sight);
-    [[nodiscard]] static bool has_to_wait(const Client& client, const Source& source);
+    [[nodiscard]] static bool waits_for_poll(const Client& client, const Source& source);
+    [[nodiscard]] static std::size_t bytes_of(const Client& client);
     void begin_answer(Client& client, const Source& source);
     void produce_times(Client& client, const Source& source, std::size_t& budget);
     void produce_deletions(Client& client, const Source& source, std::size_t& budget);
