@@ -1,5 +1,7 @@
 #include "service/monitor/monitor.hpp"
 
+#include <sys/sysmacros.h>
+
 #include <nlohmann/json.hpp>
 
 #include "base/clock.hpp"
@@ -13,6 +15,22 @@ using namespace fdspan::test;
 using nlohmann::json;
 
 namespace {
+
+// A deleted file that this process holds, as large as this.
+struct HeldFile {
+    UniqueFd fd;
+    struct stat status {};
+    explicit HeldFile(std::size_t bytes) {
+        char name[] = "/tmp/fdspan-unit-XXXXXX";
+        fd.reset(::mkstemp(name));
+        REQUIRE(fd.valid());
+        REQUIRE(::write(fd.get(), std::string(bytes, 'x').data(), bytes) == static_cast<ssize_t>(bytes));
+        REQUIRE(::fsync(fd.get()) == 0);
+        REQUIRE(::unlink(name) == 0);
+        REQUIRE(::fstat(fd.get(), &status) == 0);
+    }
+    [[nodiscard]] DeviceNumber dev() const { return {major(status.st_dev), minor(status.st_dev)}; }
+};
 
 constexpr std::uint64_t second = 1'000'000'000;
 constexpr DeviceNumber disk{8, 1};
@@ -46,6 +64,16 @@ struct Asked : Feed {
         RemovalNote note;
         note.when = when;
         REQUIRE(index.note_deleted(disk, last_id, note, {}));
+    }
+    void open_deleted(pid_t pid, const HeldFile& file, const Interval& when) {
+        Opened what;
+        what.id = ++last_id;
+        what.dev = kernel_device(file.dev());
+        what.ino = file.status.st_ino;
+        open(static_cast<std::uint32_t>(pid), file.fd.get(), what);
+        RemovalNote note;
+        note.when = when;
+        REQUIRE(index.note_deleted(file.dev(), file.status.st_ino, note, {}));
     }
     [[nodiscard]] json check(const Monitor& monitor) const {
         Sight sight(viewer);
@@ -97,4 +125,27 @@ TEST_CASE("a check looks at each process once, however many deleted files it hol
     Sight sight(world.viewer);
     CHECK(json::parse(monitor.check_json(sight, true))["deleted_files"] == 200);
     CHECK(sight.looks() == 1);
+}
+
+TEST_CASE("however many deleted files are held, all count and the largest is kept") {
+    Asked world;
+    world.quiet = true;
+    world.start(::getpid(), 1000);
+    const std::int32_t first = 1 << 21;  // beyond what this process can have
+    const auto others = static_cast<std::int32_t>(Monitor::max_deleted_files) + 10;
+    for (std::int32_t fd = first; fd < first + others; ++fd) {
+        world.open_files(::getpid(), fd, fd + 1);
+        world.remove_last(Interval::exact(world.now_ns));
+    }
+    const HeldFile large(100'000);
+    world.open_deleted(::getpid(), large, Interval::exact(world.now_ns));
+    Monitor monitor(quick());
+    monitor.sample(world.index, world.now_ns);
+    const Monitor::Figures& figures = monitor.figures();
+    CHECK(figures.deleted.size() == Monitor::max_deleted_files);
+    CHECK(figures.deleted.front().ino == large.status.st_ino);
+    CHECK(figures.deleted.front().bytes >= 100'000);
+    CHECK(figures.deleted_sum.files == static_cast<std::uint64_t>(others) + 1);
+    CHECK(figures.deleted_sum.bytes == figures.deleted.front().bytes);
+    CHECK(figures.deleted_by_device.at(disk).files == static_cast<std::uint64_t>(others));
 }

@@ -79,7 +79,7 @@ int judge(const CheckOptions& options, const json& facts, Output& output) {
     const auto bytes = facts.at("deleted_bytes").get<std::uint64_t>();
     const auto files = facts.at("deleted_files").get<std::uint64_t>();
     const auto oldest_ns = facts.at("deleted_oldest_ns").get<std::uint64_t>();
-    std::string held = human(bytes) + " in " + std::to_string(files) + (files == 1 ? " deleted file" : " deleted files") + " held";
+    std::string held = (facts.value("deleted_more", false) ? "at least " : "") + human(bytes) + " in " + std::to_string(files) + (files == 1 ? " deleted file" : " deleted files") + " held";
     if (!facts.at("deleted").empty()) {
         const json& largest = facts.at("deleted").front();
         held += " (the largest: " + words(largest.at("path").get<std::string>()) + ", " + human(largest.at("bytes").get<std::uint64_t>()) + ", by " +

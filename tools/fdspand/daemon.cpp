@@ -178,7 +178,6 @@ void Daemon::sample() {
 void Daemon::take(const Event& event) {
     ++events_.by_kind[static_cast<std::size_t>(event.kind)];
     events_.lost_records += event.lost_records;
-    monitor_.note(event);
     if (config_.policy.keeps(event)) log_->push(service::row_of(event));
 }
 

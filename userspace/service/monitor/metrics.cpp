@@ -71,13 +71,11 @@ void add_deleted(Families& families, const Monitor::Figures& figures) {
     std::map<std::string, std::pair<std::uint64_t, std::uint64_t>> by_filesystem;  // bytes, files
     // A series that comes and goes looks like a daemon that does.
     by_filesystem["/"] = {0, 0};
-    std::uint64_t oldest_ns = 0;
-    for (const DeletedFile& file : figures.deleted) {
-        const auto place = places.find(file.dev);
-        auto& sum = by_filesystem[place != places.end() ? place->second : std::to_string(file.dev.major) + ":" + std::to_string(file.dev.minor)];
-        sum.first += file.bytes;
-        sum.second += 1;
-        if (figures.at_ns > file.since.latest_ns) oldest_ns = std::max(oldest_ns, figures.at_ns - file.since.latest_ns);
+    for (const auto& [dev, deleted] : figures.deleted_by_device) {
+        const auto place = places.find(dev);
+        auto& sum = by_filesystem[place != places.end() ? place->second : std::to_string(dev.major) + ":" + std::to_string(dev.minor)];
+        sum.first += deleted.bytes;
+        sum.second += deleted.files;
     }
     std::vector<std::pair<std::string, std::pair<std::uint64_t, std::uint64_t>>> largest(by_filesystem.begin(), by_filesystem.end());
     std::stable_sort(largest.begin(), largest.end(), [](const auto& a, const auto& b) { return a.second.first > b.second.first; });
@@ -95,7 +93,7 @@ void add_deleted(Families& families, const Monitor::Figures& figures) {
     auto& files = families.add("fdspan_deleted_files", "Files that are deleted and still held open, by file system.", MetricType::Gauge);
     for (const auto& [name, sum] : largest) files.metric.push_back(metric({{"filesystem", name}}, MetricType::Gauge, static_cast<double>(sum.second)));
     families.gauge("fdspan_deleted_oldest_seconds", "How long the longest held deleted file has certainly been deleted; 0: there is none.",
-                   static_cast<double>(oldest_ns) / 1e9);
+                   static_cast<double>(figures.deleted_oldest_ns) / 1e9);
 }
 
 }  // namespace

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <set>
 
 #include <nlohmann/json.hpp>
 
@@ -60,10 +59,38 @@ std::uint64_t since(std::uint64_t now_ns, std::uint64_t at_ns) { return now_ns >
 
 }  // namespace
 
-void Monitor::note(const Event& event) {
-    if (event.kind != EventKind::deleted || event.reference == nullptr) return;
-    if (deleted_since_.size() >= max_deleted_files) return;
-    deleted_since_.insert_or_assign({event.reference->dev, event.reference->ino}, event.when);
+void Monitor::sample_deleted(const Index& index, Figures& figures) {
+    std::size_t looks = 0;
+    const auto keep_largest = [&figures](std::size_t from) {
+        if (figures.deleted.size() < from) return;
+        const auto larger = [](const DeletedFile& a, const DeletedFile& b) { return a.bytes > b.bytes; };
+        std::sort(figures.deleted.begin(), figures.deleted.end(), larger);
+        figures.deleted.resize(std::min(figures.deleted.size(), max_deleted_files));
+    };
+    for (const auto& [dev, ino] : index.deleted_files()) {
+        DeletedFile file{dev, ino, 0, index.deleted_file(dev, ino)->when, 0, {}, {}, {}};
+        file.since.latest_ns = std::min(file.since.latest_ns, figures.at_ns);
+        std::int32_t fd = -1;
+        index.for_each_of_file(dev, ino, [&](const IndexRow& row) {
+            if (row.reference.ref != RefKind::fd || fd >= 0) return;
+            fd = row.reference.fd;
+            file.pid = row.process.pid;
+            file.started = row.process.started;
+            file.comm = row.strings.get(row.process.comm);
+            file.path = row.strings.get(row.reference.path.name);
+        });
+        if (fd < 0) continue;
+        if (++looks <= max_looked_at) file.bytes = bytes_on_disk(file.pid, fd);
+        for (DeletedSum* const sum : {&figures.deleted_sum, &figures.deleted_by_device[dev]}) {
+            sum->bytes += file.bytes;
+            ++sum->files;
+        }
+        figures.deleted_oldest_ns = std::max(figures.deleted_oldest_ns, since(figures.at_ns, file.since.latest_ns));
+        figures.deleted.push_back(std::move(file));
+        keep_largest(2 * max_deleted_files);
+    }
+    keep_largest(0);
+    figures.sizes_lack = looks > max_looked_at;
 }
 
 void Monitor::sample(const Index& index, std::uint64_t now_ns) {
@@ -92,20 +119,7 @@ void Monitor::sample(const Index& index, std::uint64_t now_ns) {
     });
     figures.processes = open.size();
 
-    std::set<FileKey> seen;
-    index.for_each_deleted([&](const IndexRow& row) {
-        const Reference& reference = row.reference;
-        if (reference.ref != RefKind::fd || seen.size() >= max_deleted_files || !seen.insert({reference.dev, reference.ino}).second) return;
-        DeletedFile file{reference.dev, reference.ino, 0, {}, row.process.pid, row.process.started, std::string(row.strings.get(row.process.comm)),
-                         std::string(row.strings.get(reference.path.name))};
-        file.bytes = bytes_on_disk(row.process.pid, reference.fd);
-        // Nobody saw it: by now at the latest.
-        const auto known = deleted_since_.try_emplace({reference.dev, reference.ino}, Interval::bounded(Interval::unknown_earliest, now_ns)).first;
-        file.since = known->second;
-        figures.deleted.push_back(std::move(file));
-    });
-    std::erase_if(deleted_since_, [&seen](const auto& entry) { return !seen.contains(entry.first); });
-    std::sort(figures.deleted.begin(), figures.deleted.end(), [](const DeletedFile& a, const DeletedFile& b) { return a.bytes > b.bytes; });
+    sample_deleted(index, figures);
 
     for (const auto& [key, process] : open) {
         if (process.descriptors < least_load) continue;
@@ -198,17 +212,23 @@ std::string Monitor::check_json(Sight& sight, bool certain) const {
     using nlohmann::json;
     const auto text = [](const std::string& bytes) { return bytes; };
     json deleted = json::array(), loads = json::array(), leaks = json::array();
-    std::uint64_t bytes = 0, files = 0, oldest_ns = 0;
+    const bool sees_all = sight.viewer().sees_all();
+    DeletedSum sum = sees_all ? figures_.deleted_sum : DeletedSum{};
+    std::uint64_t oldest_ns = sees_all ? figures_.deleted_oldest_ns : 0;
     constexpr std::size_t shown = 10;
     for (const DeletedFile& file : figures_.deleted) {
-        if (!sight.sees(file.pid, file.started)) continue;
-        bytes += file.bytes;
-        ++files;
+        if ((sees_all && deleted.size() >= shown) || !sight.sees(file.pid, file.started)) continue;
         const std::uint64_t age = since(figures_.at_ns, file.since.latest_ns);
-        oldest_ns = std::max(oldest_ns, age);
+        if (!sees_all) {
+            sum.bytes += file.bytes;
+            ++sum.files;
+            oldest_ns = std::max(oldest_ns, age);
+        }
         if (deleted.size() >= shown) continue;
         deleted.push_back({{"bytes", file.bytes}, {"age_ns", age}, {"pid", file.pid}, {"comm", text(file.comm)}, {"path", text(file.path)}});
     }
+    // Of whose files some are not among those that are kept.
+    const bool more = figures_.sizes_lack || (!sees_all && figures_.deleted.size() < figures_.deleted_sum.files);
     for (const ProcessLoad& load : figures_.loads) {
         if (loads.size() >= shown || !sight.sees(load.pid, load.started)) continue;
         loads.push_back({{"pid", load.pid}, {"comm", text(load.comm)}, {"open", load.open}, {"limit", load.limit}});
@@ -218,8 +238,8 @@ std::string Monitor::check_json(Sight& sight, bool certain) const {
         leaks.push_back({{"pid", leak.pid}, {"comm", text(leak.comm)}, {"from", leak.from}, {"to", leak.to}, {"window_ns", leak.window_ns},
                          {"files", text(leak.files)}, {"files_open", leak.files_open}, {"files_new", leak.files_new}, {"oldest_age_ns", leak.oldest_age_ns}});
     }
-    const json answer{{"schema", 1}, {"certain", certain}, {"at_boottime_ns", figures_.at_ns}, {"deleted_bytes", bytes}, {"deleted_files", files},
-                      {"deleted_oldest_ns", oldest_ns}, {"deleted", deleted}, {"loads", loads}, {"leaks", leaks}};
+    const json answer{{"schema", 1}, {"certain", certain}, {"at_boottime_ns", figures_.at_ns}, {"deleted_bytes", sum.bytes}, {"deleted_files", sum.files},
+                      {"deleted_oldest_ns", oldest_ns}, {"deleted_more", more}, {"deleted", deleted}, {"loads", loads}, {"leaks", leaks}};
     // What is not UTF-8 becomes U+FFFD: this is for a line that people read.
     return answer.dump(-1, ' ', false, json::error_handler_t::replace);
 }

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "base/event.hpp"
+#include "base/reference.hpp"
 #include "index/index.hpp"
 #include "service/control/viewer.hpp"
 
@@ -32,6 +32,10 @@ struct DeletedFile {
     pid_t pid = 0;               // of one who holds it
     Interval started;            // … that process; its pid may be another's by now
     std::string comm, path;
+};
+
+struct DeletedSum {
+    std::uint64_t bytes = 0, files = 0;
 };
 
 struct ProcessLoad {
@@ -57,7 +61,8 @@ struct LeakSuspicion {
 class Monitor {
 public:
     static constexpr std::array<std::uint64_t, 9> age_bounds_s{1, 10, 60, 600, 3600, 21600, 86400, 604800, 2592000};
-    static constexpr std::size_t max_deleted_files = 10000;
+    static constexpr std::size_t max_deleted_files = 10000;   // that are kept one by one; all count
+    static constexpr std::size_t max_looked_at = 1U << 18;    // deleted files whose size is asked for in one sample
     static constexpr std::size_t max_loads = 64;
     static constexpr std::size_t max_leaks = 16;
     static constexpr std::size_t max_processes = 16384;   // with a history
@@ -70,7 +75,11 @@ public:
         std::array<std::uint64_t, age_bounds_s.size() + 1> ages{};      // descriptors by the age that is certain of their description
         double age_sum_s = 0;
         std::uint64_t exact_ages = 0, bounded_ages = 0;
-        std::vector<DeletedFile> deleted;                               // the largest first
+        std::vector<DeletedFile> deleted;                               // the largest of them, the largest first
+        std::map<DeviceNumber, DeletedSum> deleted_by_device;           // all of them
+        DeletedSum deleted_sum;
+        std::uint64_t deleted_oldest_ns = 0;                            // its age
+        bool sizes_lack = false;                                        // there were more than max_looked_at
         std::vector<ProcessLoad> loads;                                 // nearest to their limit first
         std::vector<LeakSuspicion> leaks;                               // most growth first
     };
@@ -78,7 +87,6 @@ public:
     explicit Monitor(MonitorSettings settings) : settings_(settings) {}
     void set(const MonitorSettings& settings) { settings_ = settings; }
 
-    void note(const Event& event);
     [[nodiscard]] std::uint64_t next_ns() const { return next_ns_; }
     void sample(const Index& index, std::uint64_t now_ns);
     [[nodiscard]] const Figures& figures() const { return figures_; }
@@ -102,8 +110,8 @@ private:
         std::uint64_t descriptors = 0;
     };
     using OpenCounts = std::map<ProcessKey, OpenCount>;
-    using FileKey = std::pair<DeviceNumber, std::uint64_t>;
 
+    static void sample_deleted(const Index& index, Figures& figures);
     void sample_leaks(const Index& index, const OpenCounts& open, std::uint64_t now_ns);
     void add_sample(History& history, std::uint64_t now_ns, std::uint64_t open) const;
     [[nodiscard]] std::optional<LeakSuspicion> judge(const Index& index, pid_t pid, const OpenCount& process, const History& history, std::uint64_t now_ns) const;
@@ -112,7 +120,6 @@ private:
     std::uint64_t next_ns_ = 0;
     Figures figures_;
     std::map<ProcessKey, History> histories_;
-    std::map<FileKey, Interval> deleted_since_;
 };
 
 }  // namespace fdspan::service
