@@ -149,3 +149,31 @@ TEST_CASE("however many deleted files are held, all count and the largest is kep
     CHECK(figures.deleted_sum.bytes == figures.deleted.front().bytes);
     CHECK(figures.deleted_by_device.at(disk).files == static_cast<std::uint64_t>(others));
 }
+
+TEST_CASE("what was deleted before anybody watched has the age that its ctime proves, however it changes later") {
+    Asked world;
+    const std::uint64_t before_ns = boottime_now_ns();
+    const HeldFile file(1);
+    const std::uint64_t removed_ns = boottime_now_ns();
+    world.start(::getpid(), 1000);
+    // Found by a snapshot that began an hour later.
+    const std::uint64_t hour = 3600 * second;
+    world.now_ns = removed_ns + hour;
+    world.open_deleted(::getpid(), file, Interval::bounded(Interval::unknown_earliest, removed_ns + hour));
+    Monitor monitor(quick());
+    monitor.sample(world.index, removed_ns + hour);
+    const std::uint64_t age_ns = monitor.figures().deleted_oldest_ns;
+    CHECK(age_ns <= removed_ns + hour - before_ns);
+    CHECK(age_ns >= hour - 2 * second);
+    // Nobody waits until that shows: a change moves the ctime, never what was known before.
+    REQUIRE(::futimens(file.fd.get(), nullptr) == 0);
+    monitor.sample(world.index, removed_ns + 2 * hour);
+    CHECK(monitor.figures().deleted_oldest_ns == age_ns + hour);
+    // Another file of that number is another one.
+    RemovalNote note;
+    note.when = Interval::exact(removed_ns + hour + second);
+    world.index.set_links(file.dev(), file.status.st_ino, 1, removed_ns + hour);
+    REQUIRE(world.index.note_deleted(file.dev(), file.status.st_ino, note, {}));
+    monitor.sample(world.index, removed_ns + 2 * hour);
+    CHECK(monitor.figures().deleted_oldest_ns == hour - second);
+}

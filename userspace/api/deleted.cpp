@@ -21,10 +21,7 @@ std::int64_t realtime_ns(const struct statx_timestamp& at) {
 }
 
 Interval deletion(const Snapshot& snapshot, std::int64_t changed_realtime_ns, std::uint64_t born_earliest_ns) {
-    const std::uint64_t changed = snapshot.clock.to_boottime_ns(changed_realtime_ns);
-    const std::uint64_t margin = clock_margin_ns + snapshot.clock.uncertainty_ns;
-    // A stamp from before this boot is of a clock that was set since: nobody holds a file for that long.
-    const std::uint64_t latest = changed == 0 ? snapshot.ended_ns : std::min(snapshot.ended_ns, changed + margin);
+    const std::uint64_t latest = deletion_by_ctime(changed_realtime_ns, snapshot.clock, snapshot.ended_ns).latest_ns;
     return Interval::bounded(std::min(born_earliest_ns, latest), latest);
 }
 
@@ -69,6 +66,13 @@ bool is_gone(const LoopDevice& device, bool with_gone) {
 }
 
 }  // namespace
+
+Interval deletion_by_ctime(std::int64_t changed_realtime_ns, const WallClock& clock, std::uint64_t now_ns) {
+    const std::uint64_t changed = clock.to_boottime_ns(changed_realtime_ns);
+    // A stamp from before this boot is of a clock that was set since: nobody holds a file for that long.
+    const std::uint64_t latest = changed == 0 ? now_ns : std::min(now_ns, changed + clock_margin_ns + clock.uncertainty_ns);
+    return Interval::bounded(Interval::unknown_earliest, latest);
+}
 
 Result<DeletedAnswer> find_deleted(const DeletedRequest& request) {
     SnapshotRequest asked;

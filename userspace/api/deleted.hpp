@@ -8,6 +8,7 @@
 
 #include "api/recover.hpp"
 #include "api/snapshot.hpp"
+#include "base/clock.hpp"
 #include "base/event.hpp"
 #include "base/result.hpp"
 #include "snapshot/loops.hpp"
@@ -38,6 +39,9 @@ struct DeletedFile {
     std::vector<std::string> loops;          // "loop0": held by the kernel for that device
     std::vector<std::uint32_t> hidden;       // indexes into Snapshot::hidden: in flight over a socket, in an io_uring, held by the kernel
 };
+
+// When a file without links lost the last one, by its ctime: that is never before it. `now_ns` is when that was asked for.
+[[nodiscard]] Interval deletion_by_ctime(std::int64_t changed_realtime_ns, const WallClock& clock, std::uint64_t now_ns);
 
 struct DeletedAnswer {
     SnapshotAnswer answer;             // only the references of `files`

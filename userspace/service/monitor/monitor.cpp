@@ -9,6 +9,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "api/deleted.hpp"
+#include "base/clock.hpp"
 #include "base/unique_fd.hpp"
 
 namespace fdspan::service {
@@ -32,11 +34,18 @@ std::uint64_t descriptor_limit(pid_t pid) {
 }
 
 // Never waits for a file system that hangs.
-std::uint64_t bytes_on_disk(pid_t pid, std::int32_t fd) {
+std::optional<struct statx> look_at(pid_t pid, std::int32_t fd) {
     struct statx status {};
     const std::string link = "/proc/" + std::to_string(pid) + "/fd/" + std::to_string(fd);
-    if (::statx(AT_FDCWD, link.c_str(), AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_BLOCKS, &status) != 0) return 0;
-    return status.stx_blocks * 512;
+    constexpr int flags = AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT;
+    constexpr unsigned fields = STATX_BLOCKS | STATX_INO | STATX_NLINK | STATX_CTIME;
+    if (::statx(AT_FDCWD, link.c_str(), flags, fields, &status) != 0) return std::nullopt;
+    return status;
+}
+
+// overlayfs and btrfs show other numbers than their inodes have.
+bool is_file(const struct statx& status, DeviceNumber dev, std::uint64_t ino) {
+    return status.stx_ino == ino && DeviceNumber{status.stx_dev_major, status.stx_dev_minor} == dev;
 }
 
 // Files of one call site differ in their numbers.
@@ -60,6 +69,7 @@ std::uint64_t since(std::uint64_t now_ns, std::uint64_t at_ns) { return now_ns >
 }  // namespace
 
 void Monitor::sample_deleted(const Index& index, Figures& figures) {
+    const WallClock clock = WallClock::now();
     std::size_t looks = 0;
     const auto keep_largest = [&figures](std::size_t from) {
         if (figures.deleted.size() < from) return;
@@ -68,8 +78,10 @@ void Monitor::sample_deleted(const Index& index, Figures& figures) {
         figures.deleted.resize(std::min(figures.deleted.size(), max_deleted_files));
     };
     for (const auto& [dev, ino] : index.deleted_files()) {
-        DeletedFile file{dev, ino, 0, index.deleted_file(dev, ino)->when, 0, {}, {}, {}};
-        file.since.latest_ns = std::min(file.since.latest_ns, figures.at_ns);
+        DeletedFile file;
+        file.dev = dev;
+        file.ino = ino;
+        file.told = file.since = index.deleted_file(dev, ino)->when;
         std::int32_t fd = -1;
         index.for_each_of_file(dev, ino, [&](const IndexRow& row) {
             if (row.reference.ref != RefKind::fd || fd >= 0) return;
@@ -80,7 +92,16 @@ void Monitor::sample_deleted(const Index& index, Figures& figures) {
             file.path = row.strings.get(row.reference.path.name);
         });
         if (fd < 0) continue;
-        if (++looks <= max_looked_at) file.bytes = bytes_on_disk(file.pid, fd);
+        const auto known = deleted_since_.find({dev, ino});
+        if (known != deleted_since_.end() && known->second.first == file.told) file.since = known->second.second;
+        // The descriptor may have been closed and used again since.
+        const auto status = ++looks <= max_looked_at ? look_at(file.pid, fd) : std::nullopt;
+        if (status && status->stx_nlink == 0) {
+            file.bytes = status->stx_blocks * 512;
+            // Whoever writes to it moves its ctime, and whoever sets the clock moves what that means: the first look is the best.
+            const std::int64_t changed_ns = std::clamp<std::int64_t>(status->stx_ctime.tv_sec, 0, 4'000'000'000) * 1'000'000'000 + status->stx_ctime.tv_nsec;
+            if (file.since == file.told && is_file(*status, dev, ino)) file.since.narrow(deletion_by_ctime(changed_ns, clock, figures.at_ns));
+        }
         for (DeletedSum* const sum : {&figures.deleted_sum, &figures.deleted_by_device[dev]}) {
             sum->bytes += file.bytes;
             ++sum->files;
@@ -90,6 +111,8 @@ void Monitor::sample_deleted(const Index& index, Figures& figures) {
         keep_largest(2 * max_deleted_files);
     }
     keep_largest(0);
+    deleted_since_.clear();
+    for (const DeletedFile& file : figures.deleted) deleted_since_.emplace(FileKey{file.dev, file.ino}, std::pair{file.told, file.since});
     figures.sizes_lack = looks > max_looked_at;
 }
 

@@ -28,7 +28,8 @@ struct DeletedFile {
     DeviceNumber dev;
     std::uint64_t ino = 0;
     std::uint64_t bytes = 0;
-    Interval since;              // its deletion
+    Interval told;               // its deletion, as the index has it; tells it from another file of that number
+    Interval since;              // … and as its ctime had it when it was first seen
     pid_t pid = 0;               // of one who holds it
     Interval started;            // … that process; its pid may be another's by now
     std::string comm, path;
@@ -111,7 +112,9 @@ private:
     };
     using OpenCounts = std::map<ProcessKey, OpenCount>;
 
-    static void sample_deleted(const Index& index, Figures& figures);
+    using FileKey = std::pair<DeviceNumber, std::uint64_t>;
+
+    void sample_deleted(const Index& index, Figures& figures);
     void sample_leaks(const Index& index, const OpenCounts& open, std::uint64_t now_ns);
     void add_sample(History& history, std::uint64_t now_ns, std::uint64_t open) const;
     [[nodiscard]] std::optional<LeakSuspicion> judge(const Index& index, pid_t pid, const OpenCount& process, const History& history, std::uint64_t now_ns) const;
@@ -120,6 +123,7 @@ private:
     std::uint64_t next_ns_ = 0;
     Figures figures_;
     std::map<ProcessKey, History> histories_;
+    std::map<FileKey, std::pair<Interval, Interval>> deleted_since_;  // DeletedFile::told and since of those that are kept
 };
 
 }  // namespace fdspan::service
