@@ -177,3 +177,23 @@ TEST_CASE("what was deleted before anybody watched has the age that its ctime pr
     monitor.sample(world.index, removed_ns + 2 * hour);
     CHECK(monitor.figures().deleted_oldest_ns == hour - second);
 }
+
+TEST_CASE("threads with descriptor tables of their own are each held against the limit") {
+    Asked world;
+    const pid_t pid = ::getpid();
+    world.start(pid, 1000);
+    world.open_files(pid, 0, 40);
+    for (std::uint32_t thread = 1; thread <= 3; ++thread) world.fork(static_cast<std::uint32_t>(pid), static_cast<std::uint32_t>(pid), false, pid + thread);
+    Monitor monitor(quick());
+    for (std::int32_t fd = 40; fd < 50; ++fd) {
+        world.open_files(pid, fd, fd + 1, static_cast<std::uint32_t>(pid) + 2);
+        monitor.sample(world.index, world.now_ns);
+    }
+    const Monitor::Figures& figures = monitor.figures();
+    CHECK(figures.open_by_type[static_cast<std::size_t>(FileType::reg)] == 170);
+    REQUIRE(figures.loads.size() == 1);
+    CHECK(figures.loads.front().open == 50);
+    REQUIRE(figures.leaks.size() == 1);
+    CHECK(figures.leaks.front().to == 50);
+    CHECK(figures.leaks.front().files_open == 50);
+}

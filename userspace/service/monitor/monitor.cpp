@@ -121,18 +121,28 @@ void Monitor::sample(const Index& index, std::uint64_t now_ns) {
     Figures figures;
     figures.at_ns = now_ns;
     OpenCounts open;
-    pid_t last_pid = 0;
+    pid_t last_pid = 0, last_tid = 0;
+    std::uint64_t of_table = 0;
     OpenCount* last = nullptr;
     index.for_each([&](const IndexRow& row) {
         const Reference& reference = row.reference;
         if (reference.ref != RefKind::fd) return;
         if (last == nullptr || row.process.pid != last_pid) {
             last_pid = row.process.pid;
+            last_tid = reference.tid;
+            of_table = 0;
             last = &open[{last_pid, row.process.started.latest_ns}];
             last->started = row.process.started;
             last->comm = row.strings.get(row.process.comm);
         }
-        ++last->descriptors;
+        if (reference.tid != last_tid) {
+            last_tid = reference.tid;
+            of_table = 0;
+        }
+        if (++of_table > last->descriptors) {
+            last->descriptors = of_table;
+            last->tid = last_tid;
+        }
         ++figures.open_by_type[static_cast<std::size_t>(reference.type)];
         const double age_s = static_cast<double>(since(now_ns, reference.description_opened.latest_ns)) / 1e9;
         const auto bucket = std::lower_bound(age_bounds_s.begin(), age_bounds_s.end(), age_s) - age_bounds_s.begin();
@@ -211,7 +221,7 @@ std::optional<LeakSuspicion> Monitor::judge(const Index& index, pid_t pid, const
         constexpr std::size_t max_groups = 4096;
         std::map<std::string, Group> groups;
         index.for_each_of_process(pid, [&](const IndexRow& row) {
-            if (row.reference.ref != RefKind::fd) return;
+            if (row.reference.ref != RefKind::fd || row.reference.tid != process.tid) return;
             const std::string pattern = pattern_of(row);
             if (groups.size() >= max_groups && !groups.contains(pattern)) return;
             Group& group = groups[pattern];

@@ -108,7 +108,8 @@ private:
     struct OpenCount {
         Interval started;
         std::string comm;
-        std::uint64_t descriptors = 0;
+        std::uint64_t descriptors = 0;  // of its largest table: the limit is one for each
+        pid_t tid = 0;                  // … which is this thread's; 0: the process's own
     };
     using OpenCounts = std::map<ProcessKey, OpenCount>;
 
