@@ -50,7 +50,8 @@ struct Asked : Feed {
     void start(pid_t pid, std::uint64_t at_ns) {
         now_ns = at_ns;
         fork(1, static_cast<std::uint32_t>(pid));
-        settle({pid});
+        started.push_back(pid);
+        settle(started);
     }
     void open_files(pid_t pid, std::int32_t from, std::int32_t to, std::uint32_t tid = 0) {
         for (std::int32_t fd = from; fd < to; ++fd) {
@@ -77,9 +78,10 @@ struct Asked : Feed {
     }
     [[nodiscard]] json check(const Monitor& monitor) const {
         Sight sight(viewer);
-        return json::parse(monitor.check_json(sight, true));
+        return json::parse(monitor.check_json(index, sight, true));
     }
     std::uint64_t last_id = 100;
+    std::vector<pid_t> started;
 };
 
 MonitorSettings quick() {
@@ -123,7 +125,7 @@ TEST_CASE("a check looks at each process once, however many deleted files it hol
     Monitor monitor(quick());
     monitor.sample(world.index, world.now_ns);
     Sight sight(world.viewer);
-    CHECK(json::parse(monitor.check_json(sight, true))["deleted_files"] == 200);
+    CHECK(json::parse(monitor.check_json(world.index, sight, true))["deleted_files"] == 200);
     CHECK(sight.looks() == 1);
 }
 
@@ -196,4 +198,43 @@ TEST_CASE("threads with descriptor tables of their own are each held against the
     REQUIRE(figures.leaks.size() == 1);
     CHECK(figures.leaks.front().to == 50);
     CHECK(figures.leaks.front().files_open == 50);
+}
+
+TEST_CASE("a check tells users of a file that they hold, whoever else held it before, and of no other") {
+    Asked world;
+    const pid_t other = ::getppid();
+    world.start(other, 1000);
+    world.start(world.peer.pid, world.peer.started_ns);
+    world.open_files(other, 3, 8);
+    Opened same;
+    same.id = ++world.last_id;
+    same.names = std::string("mine\0tmp\0", 9);
+    same.ino = world.last_id - 1;
+    world.open(static_cast<std::uint32_t>(world.peer.pid), 7, same);
+    Opened after = same;
+    after.id = ++world.last_id;
+    after.names = std::string("theirs\0tmp\0", 11);
+    world.open(static_cast<std::uint32_t>(other), 20, after);
+    RemovalNote note;
+    note.when = Interval::exact(world.now_ns);
+    REQUIRE(world.index.note_deleted(disk, same.ino, note, {}));
+    REQUIRE(world.index.note_deleted(disk, same.ino - 1, note, {}));
+    Monitor monitor(quick());
+    monitor.sample(world.index, world.now_ns);
+    REQUIRE(monitor.figures().deleted_sum.files == 2);
+    json answer = world.check(monitor);
+    CHECK(answer["deleted_files"] == 1);
+    REQUIRE(answer["deleted"].size() == 1);
+    CHECK(answer["deleted"][0]["pid"] == world.peer.pid);
+    CHECK(answer["deleted"][0]["path"] == "/tmp/mine");
+    SECTION("as long as they hold it") {
+        world.close(static_cast<std::uint32_t>(world.peer.pid), 7, same.id, true);
+        CHECK(world.check(monitor)["deleted_files"] == 0);
+    }
+    SECTION("and of none that took over its number") {
+        world.index.set_links(disk, same.ino, 1, world.now_ns);
+        note.when = Interval::exact(world.now_ns + second);
+        REQUIRE(world.index.note_deleted(disk, same.ino, note, {}));
+        CHECK(world.check(monitor)["deleted_files"] == 0);
+    }
 }

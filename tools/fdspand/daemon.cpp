@@ -224,7 +224,7 @@ Result<void> Daemon::answer_clients() {
     const TrackerStatistics statistics = tracker_->statistics();
     const bool certain = statistics.certain;
     control_->answer({tracker_->index(), tracker_->backend(), certain, statistics.polled_ns != 0 ? statistics.polled_ns : boottime_now_ns(),
-                      [&](service::Sight& sight) { return monitor_.check_json(sight, certain); }});
+                      [&](service::Sight& sight) { return monitor_.check_json(tracker_->index(), sight, certain); }});
     return {};
 }
 

@@ -34,13 +34,48 @@ std::uint64_t descriptor_limit(pid_t pid) {
 }
 
 // Never waits for a file system that hangs.
-std::optional<struct statx> look_at(pid_t pid, std::int32_t fd) {
+std::optional<struct statx> look_at(const DeletedFile::Holder& holder) {
     struct statx status {};
-    const std::string link = "/proc/" + std::to_string(pid) + "/fd/" + std::to_string(fd);
+    const std::string link = magic_link({holder.pid, holder.tid, RefKind::fd, holder.fd, 0, 0, std::nullopt, std::nullopt});
     constexpr int flags = AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT;
     constexpr unsigned fields = STATX_BLOCKS | STATX_INO | STATX_NLINK | STATX_CTIME;
-    if (::statx(AT_FDCWD, link.c_str(), flags, fields, &status) != 0) return std::nullopt;
+    // The descriptor may have been closed and used again since.
+    if (::statx(AT_FDCWD, link.c_str(), flags, fields, &status) != 0 || status.stx_nlink != 0) return std::nullopt;
     return status;
+}
+
+std::optional<struct statx> look_at(const DeletedFile& file) {
+    for (const DeletedFile::Holder& holder : file.holders) {
+        if (auto status = look_at(holder)) return status;
+    }
+    return std::nullopt;
+}
+
+void add_holder(std::vector<DeletedFile::Holder>& holders, const IndexRow& row) {
+    const Process& process = row.process;
+    if (row.reference.ref != RefKind::fd || process.pid == 0 || holders.size() >= DeletedFile::max_holders) return;
+    std::size_t of_user = 0;
+    for (const DeletedFile::Holder& holder : holders) {
+        if (holder.pid == process.pid) return;
+        of_user += holder.uid == process.uid ? 1U : 0U;
+    }
+    if (of_user >= DeletedFile::max_holders_of_user) return;
+    holders.push_back({process.pid, row.reference.tid, row.reference.fd, process.uid, process.started});
+}
+
+// One whom the viewer sees, as long as it holds this very file.
+const DeletedFile::Holder* holder_seen(const DeletedFile& file, const Index& index, Sight& sight) {
+    const auto known = index.deleted_file(file.dev, file.ino);
+    if (!known || !(known->when == file.told)) return nullptr;
+    for (const DeletedFile::Holder& holder : file.holders) {
+        if (!sight.sees(holder.pid, holder.started)) continue;
+        bool holds = false;
+        index.lookup(holder.pid, holder.tid, holder.fd, [&](const IndexRow& row) {
+            holds = row.reference.dev == file.dev && row.reference.ino == file.ino && sight.sees(holder.pid, row.process.started);
+        });
+        if (holds) return &holder;
+    }
+    return nullptr;
 }
 
 // overlayfs and btrfs show other numbers than their inodes have.
@@ -82,21 +117,11 @@ void Monitor::sample_deleted(const Index& index, Figures& figures) {
         file.dev = dev;
         file.ino = ino;
         file.told = file.since = index.deleted_file(dev, ino)->when;
-        std::int32_t fd = -1;
-        index.for_each_of_file(dev, ino, [&](const IndexRow& row) {
-            if (row.reference.ref != RefKind::fd || fd >= 0) return;
-            fd = row.reference.fd;
-            file.pid = row.process.pid;
-            file.started = row.process.started;
-            file.comm = row.strings.get(row.process.comm);
-            file.path = row.strings.get(row.reference.path.name);
-        });
-        if (fd < 0) continue;
+        index.for_each_of_file(dev, ino, [&file](const IndexRow& row) { add_holder(file.holders, row); });
+        if (file.holders.empty()) continue;
         const auto known = deleted_since_.find({dev, ino});
         if (known != deleted_since_.end() && known->second.first == file.told) file.since = known->second.second;
-        // The descriptor may have been closed and used again since.
-        const auto status = ++looks <= max_looked_at ? look_at(file.pid, fd) : std::nullopt;
-        if (status && status->stx_nlink == 0) {
+        if (const auto status = ++looks <= max_looked_at ? look_at(file) : std::nullopt) {
             file.bytes = status->stx_blocks * 512;
             // Whoever writes to it moves its ctime, and whoever sets the clock moves what that means: the first look is the best.
             const std::int64_t changed_ns = std::clamp<std::int64_t>(status->stx_ctime.tv_sec, 0, 4'000'000'000) * 1'000'000'000 + status->stx_ctime.tv_nsec;
@@ -241,7 +266,7 @@ std::optional<LeakSuspicion> Monitor::judge(const Index& index, pid_t pid, const
     return std::nullopt;
 }
 
-std::string Monitor::check_json(Sight& sight, bool certain) const {
+std::string Monitor::check_json(const Index& index, Sight& sight, bool certain) const {
     using nlohmann::json;
     const auto text = [](const std::string& bytes) { return bytes; };
     json deleted = json::array(), loads = json::array(), leaks = json::array();
@@ -250,7 +275,9 @@ std::string Monitor::check_json(Sight& sight, bool certain) const {
     std::uint64_t oldest_ns = sees_all ? figures_.deleted_oldest_ns : 0;
     constexpr std::size_t shown = 10;
     for (const DeletedFile& file : figures_.deleted) {
-        if ((sees_all && deleted.size() >= shown) || !sight.sees(file.pid, file.started)) continue;
+        if (sees_all && deleted.size() >= shown) break;
+        const DeletedFile::Holder* const holder = holder_seen(file, index, sight);
+        if (holder == nullptr) continue;
         const std::uint64_t age = since(figures_.at_ns, file.since.latest_ns);
         if (!sees_all) {
             sum.bytes += file.bytes;
@@ -258,7 +285,11 @@ std::string Monitor::check_json(Sight& sight, bool certain) const {
             oldest_ns = std::max(oldest_ns, age);
         }
         if (deleted.size() >= shown) continue;
-        deleted.push_back({{"bytes", file.bytes}, {"age_ns", age}, {"pid", file.pid}, {"comm", text(file.comm)}, {"path", text(file.path)}});
+        // Others may have opened it by another name.
+        index.lookup(holder->pid, holder->tid, holder->fd, [&](const IndexRow& row) {
+            deleted.push_back({{"bytes", file.bytes}, {"age_ns", age}, {"pid", holder->pid}, {"comm", row.strings.get(row.process.comm)},
+                               {"path", row.strings.get(row.reference.path.name)}});
+        });
     }
     // Of whose files some are not among those that are kept.
     const bool more = figures_.sizes_lack || (!sees_all && figures_.deleted.size() < figures_.deleted_sum.files);

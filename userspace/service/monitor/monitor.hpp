@@ -30,9 +30,14 @@ struct DeletedFile {
     std::uint64_t bytes = 0;
     Interval told;               // its deletion, as the index has it; tells it from another file of that number
     Interval since;              // … and as its ctime had it when it was first seen
-    pid_t pid = 0;               // of one who holds it
-    Interval started;            // … that process; its pid may be another's by now
-    std::string comm, path;
+    struct Holder {
+        pid_t pid = 0, tid = 0;
+        std::int32_t fd = -1;
+        uid_t uid = 0;
+        Interval started;        // its pid may be another's by now
+    };
+    static constexpr std::size_t max_holders = 16, max_holders_of_user = 4;
+    std::vector<Holder> holders; // some of its processes, of as many users as possible
 };
 
 struct DeletedSum {
@@ -93,7 +98,7 @@ public:
     [[nodiscard]] const Figures& figures() const { return figures_; }
 
     // What fdspan check judges, as far as the viewer may see the processes it is about.
-    [[nodiscard]] std::string check_json(Sight& sight, bool certain) const;
+    [[nodiscard]] std::string check_json(const Index& index, Sight& sight, bool certain) const;
 
 private:
     // Samples of three paces, each the least of six of the pace before: a saw that falls back is no leak.
