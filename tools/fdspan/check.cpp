@@ -39,8 +39,8 @@ struct CheckOptions {
 // The line that a plugin has: what holds, then what can be drawn.
 int finish(Verdict verdict, const std::string& text, const std::string& figures, Output& output) {
     output.write("FDSPAN " + std::string(verdict_names[static_cast<int>(verdict)]) + " - " + text + (figures.empty() ? "" : " | " + figures) + "\n");
-    const int code = output.finish(static_cast<int>(verdict));
-    return code == exit_done ? static_cast<int>(verdict) : code;
+    // What nobody could read is no verdict, least of all the one whose code is that of an error elsewhere.
+    return static_cast<int>(output.finish(exit_done) == exit_error ? Verdict::unknown : verdict);
 }
 
 std::string human(std::uint64_t bytes) {
@@ -108,6 +108,8 @@ int judge(const CheckOptions& options, const json& facts, Output& output) {
     std::string text;
     for (const std::string& part : parts) text += (text.empty() ? "" : "; ") + part;
     if (text.empty()) text = held;
+    // That is over in a moment, and no reason to wake anybody; fdspan_lost_events_total is there for losses that last.
+    if (!facts.value("certain", true)) text += "; events were lost or wait to be read, so that figures may be out of date";
     const std::string figures = figure("deleted_bytes", std::to_string(bytes), "B", options.bytes, 1, "0") + " " +
                                 figure("deleted_files", std::to_string(files), "", {}, 1, "0") + " " +
                                 figure("deleted_oldest", std::to_string(oldest_ns / 1'000'000'000), "s", options.age_ns, 1'000'000'000, "0") + " " +
@@ -139,7 +141,7 @@ int run_check(std::vector<std::string> arguments, Output& output) {
     CLI::App app("Judge deleted space, limits and leaks as fdspand sees them, in one line for Nagios, Icinga and their like.", "fdspan check");
     app.footer(
         "Without privileges it judges the caller's own processes only. A threshold may be \"none\".\n"
-        "Exit codes, other than those of the other commands: 0 ok, 1 warning, 2 critical, 3 unknown (no daemon, or a usage error).");
+        "Exit codes, other than those of the other commands: 0 ok, 1 warning, 2 critical, 3 unknown (no daemon, a usage error, or no way to say it).");
     add_value(app, "--warn-bytes", "N", "Bytes that deleted files hold [1G]", into(options.bytes.warning, parse_bytes));
     add_value(app, "--crit-bytes", "N", "The same, critical [10G]", into(options.bytes.critical, parse_bytes));
     add_value(app, "--warn-age", "DUR", "How long a deleted file is held [1d]", into(options.age_ns.warning, parse_duration_ns));
