@@ -238,3 +238,33 @@ TEST_CASE("a check tells users of a file that they hold, whoever else held it be
         CHECK(world.check(monitor)["deleted_files"] == 0);
     }
 }
+
+TEST_CASE("a shorter interval and a smaller window hold from the next look on") {
+    Asked world;
+    world.start(::getpid(), 1000);
+    world.open_files(::getpid(), 0, 40);
+    MonitorSettings settings = quick();
+    settings.interval_ns = 60 * second;
+    settings.leak_samples = 12;
+    Monitor monitor(settings);
+    // As many, look after look; then two more.
+    std::uint64_t at_ns = 100 * second;
+    for (int look = 0; look < 12; ++look) monitor.sample(world.index, at_ns += second);
+    CHECK(monitor.next_ns() == at_ns + 60 * second);
+    settings.interval_ns = second;
+    settings.leak_samples = 3;
+    monitor.set(settings);
+    CHECK(monitor.next_ns() == at_ns + second);
+    for (std::int32_t fd = 40; fd < 42; ++fd) {
+        world.open_files(::getpid(), fd, fd + 1);
+        monitor.sample(world.index, at_ns += second);
+    }
+    REQUIRE(monitor.figures().leaks.size() == 1);
+    CHECK(monitor.figures().leaks.front().window_ns == 2 * second);
+    // A longer one is waited for.
+    settings.interval_ns = 10 * second;
+    monitor.set(settings);
+    CHECK(monitor.next_ns() == at_ns + second);
+    monitor.sample(world.index, at_ns += second);
+    CHECK(monitor.next_ns() == at_ns + 10 * second);
+}

@@ -103,6 +103,11 @@ std::uint64_t since(std::uint64_t now_ns, std::uint64_t at_ns) { return now_ns >
 
 }  // namespace
 
+void Monitor::set(const MonitorSettings& settings) {
+    settings_ = settings;
+    next_ns_ = std::min(next_ns_, figures_.at_ns + settings.interval_ns);
+}
+
 void Monitor::sample_deleted(const Index& index, Figures& figures) {
     const WallClock clock = WallClock::now();
     std::size_t looks = 0;
@@ -199,7 +204,7 @@ void Monitor::add_sample(History& history, std::uint64_t now_ns, std::uint64_t o
     for (unsigned pace = 0; pace < History::paces; ++pace) {
         auto& samples = history.samples[pace];
         samples.emplace_back(now_ns, value);
-        if (samples.size() > settings_.leak_samples) samples.pop_front();
+        while (samples.size() > settings_.leak_samples) samples.pop_front();
         history.least[pace] = history.pending[pace] == 0 ? value : std::min(history.least[pace], value);
         if (++history.pending[pace] < History::samples_per_pace) return;
         history.pending[pace] = 0;

@@ -91,7 +91,8 @@ public:
     };
 
     explicit Monitor(MonitorSettings settings) : settings_(settings) {}
-    void set(const MonitorSettings& settings) { settings_ = settings; }
+    // A shorter interval counts from the last sample.
+    void set(const MonitorSettings& settings);
 
     [[nodiscard]] std::uint64_t next_ns() const { return next_ns_; }
     void sample(const Index& index, std::uint64_t now_ns);
