@@ -82,6 +82,11 @@ expect_code 0 "the new least duration holds"
 run log --database "$database" --path "$work/before"
 expect_code 1 "the old one held"
 
+# What it can't change while it runs it says.
+echo '{"socket": {"max_clients": 7}}' >"$config"
+kill -HUP "$daemon"
+until_true "another bound of clients waits for the next start, and that is said" grep -q 'socket change with the next start only' "$work/daemon.err"
+
 # What it does not need any more it has given up.
 if [ "$(id -u)" -eq 0 ]; then
     effective=$(awk '/^CapEff/ {print $2}' "/proc/$daemon/status")
@@ -93,6 +98,27 @@ if [ "$(id -u)" -eq 0 ]; then
 fi
 stop_daemon
 until_true "STOPPING=1" grep -q STOPPING=1 "$work/notified"
+
+# A port that was busy is tried again.
+python3 -c '
+import socket, sys, time
+busy = socket.socket()
+busy.bind(("127.0.0.1", 0))
+busy.listen()
+print(busy.getsockname()[1], flush=True)
+time.sleep(600)' >"$work/port" &
+busy=$!
+background+=("$busy")
+until_true "the port is taken" test -s "$work/port"
+metrics=127.0.0.1:$(cat "$work/port")
+start_daemon --metrics "$metrics"
+scraped() { python3 -c 'import sys, urllib.request; sys.exit(b"fdspan_info" not in urllib.request.urlopen(sys.argv[1], timeout=60).read())' "http://$metrics/metrics" 2>/dev/null; }
+kill "$busy"
+wait "$busy"
+scraped && fail "somebody else had the port"
+kill -HUP "$daemon"
+until_true "SIGHUP serves the metrics once the port is free" scraped
+stop_daemon
 
 # Socket activation.
 if command -v systemd-socket-activate >/dev/null; then

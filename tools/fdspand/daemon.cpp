@@ -188,13 +188,15 @@ void Daemon::reload() {
         spdlog::error("not reloaded, the settings stay as they are: {}", loaded.error().message);
     } else {
         if (loaded->backend != config_.backend || loaded->pinned != config_.pinned || loaded->ring_bytes != config_.ring_bytes || loaded->database != config_.database ||
-            loaded->control.path != config_.control.path || loaded->control.group != config_.control.group) {
+            loaded->control.path != config_.control.path || loaded->control.group != config_.control.group ||
+            loaded->control.max_clients != config_.control.max_clients) {
             spdlog::warn("backend, pinned, ring_size, log.database and socket change with the next start only");
         }
-        const bool other_address = loaded->metrics_address != config_.metrics_address;
+        // The port that was somebody else's may be free by now.
+        const bool serve_anew = loaded->metrics_address != config_.metrics_address || (!exposer_ && !loaded->metrics_address.empty());
         config_ = std::move(*loaded);
         monitor_.set(config_.monitor);
-        if (other_address) open_metrics();
+        if (serve_anew) open_metrics();
         spdlog::info("reloaded");
     }
     // A renamed JSON file is opened anew either way.
