@@ -288,6 +288,9 @@ TEST_CASE("a database that is deleted under the log is put back with every row",
         for (const char* const companion : {"", "-wal", "-shm"}) std::filesystem::remove(path + companion);
     }
     SECTION("the whole directory") { std::filesystem::remove_all(folder.file("d")); }
+    SECTION("its write-ahead log alone") { std::filesystem::remove(path + "-wal"); }
+    SECTION("the index of that alone") { std::filesystem::remove(path + "-shm"); }
+    SECTION("what it contains") { std::filesystem::resize_file(path, 0); }
     running.log->push(closed_row("/after", 1, second * 6, second));
     REQUIRE(eventually([&] { return running.log->status().committed == 1001 && running.log->status().restored == 1; }));
     REQUIRE(eventually([&] { return running.log->status().state == LogState::ok && std::filesystem::exists(path); }));
@@ -296,6 +299,41 @@ TEST_CASE("a database that is deleted under the log is put back with every row",
     CHECK(rows.front().path == "/after");
     auto connection = Connection::open(path, SQLITE_OPEN_READONLY);
     CHECK(connection->text("PRAGMA integrity_check").value() == "ok");
+}
+
+TEST_CASE("a database that a link leads to is put back where it was", "[log]") {
+    const Folder folder;
+    std::filesystem::create_directory(folder.file("d"));
+    std::filesystem::create_symlink(folder.file("d/e.db"), folder.file("e.db"));
+    const std::string path = folder.file("e.db");
+    Running running(path);
+    running.log->push(closed_row("/before", 1, second * 5, second));
+    REQUIRE(eventually([&] { return running.log->status().committed == 1; }));
+    SECTION("when its write-ahead log was deleted") { std::filesystem::remove(folder.file("d/e.db-wal")); }
+    SECTION("when it was deleted") { std::filesystem::remove(folder.file("d/e.db")); }
+    REQUIRE(eventually([&] { return running.log->status().restored == 1 && running.log->status().state == LogState::ok; }));
+    running.log.reset();
+    CHECK(ask(path).size() == 1);
+    CHECK(std::filesystem::is_symlink(path));
+}
+
+TEST_CASE("a database that is emptied when only it had the rows is set aside and begun anew", "[log]") {
+    const Folder folder;
+    const std::string path = folder.file("e.db");
+    Running running(path);
+    for (int number = 0; number < 1000; ++number) running.log->push(closed_row("/f" + std::to_string(number), 1, second * 5, second));
+    REQUIRE(eventually([&] { return running.log->status().committed == 1000; }));
+    {
+        auto connection = Connection::open(path, SQLITE_OPEN_READWRITE);
+        REQUIRE(connection->execute("PRAGMA wal_checkpoint(TRUNCATE)"));
+    }
+    std::filesystem::resize_file(path, 0);
+    REQUIRE(eventually([&] { return running.log->status().set_aside == 1; }));
+    running.log->push(closed_row("/after", 1, second * 6, second));
+    running.log.reset();
+    const auto rows = ask(path);
+    REQUIRE(rows.size() == 1);
+    CHECK(rows.front().path == "/after");
 }
 
 TEST_CASE("another file in the database's place is used from then on", "[log]") {

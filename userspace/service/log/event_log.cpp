@@ -134,7 +134,7 @@ void EventLog::run() {
         }
         const std::uint64_t now = boottime_now_ns();
         if (!settings_.store.path.empty() && now >= retry_at_ns_) {
-            if (store_ && now >= next_identity_ns) {
+            if (store_ && (stopping || now >= next_identity_ns)) {
                 next_identity_ns = now + identity_interval_ns;
                 if (store_->identity() != FileIdentity::same) (void)put_back();
             }
@@ -295,21 +295,30 @@ void EventLog::try_retain() {
     if (bytes) status_.file_bytes = *bytes;
 }
 
-// The name leads nowhere, or to another file. What the connection still holds is copied back in the first case; until that works the
-// connection is kept, and nothing is lost.
+// The name leads nowhere, to a file that is not whole, or to another. What the connection still holds is copied back unless it is another;
+// until that works the connection is kept, and nothing is lost.
 bool EventLog::put_back() {
-    if (store_->identity() == FileIdentity::gone) {
+    const FileIdentity identity = store_->identity();
+    if (identity == FileIdentity::same) return true;
+    if (identity == FileIdentity::replaced) {
+        say_(Severity::warning, settings_.store.path + " was replaced by another file, which is used from here on");
+    } else {
+        const bool gone = identity == FileIdentity::gone;
+        const std::string what = settings_.store.path + (gone ? " was deleted; " : " was emptied, or its -wal or -shm deleted; ");
         auto restored = make_directory();
         if (restored) restored = store_->restore_file();
+        if (!restored && is_corrupt(restored.error().code)) {
+            store_.reset();
+            set_aside(what + restored.error().message);
+            return boottime_now_ns() >= retry_at_ns_;
+        }
         if (!restored) {
-            fail_with({restored.error().code, settings_.store.path + " was deleted; " + restored.error().message});
+            fail_with({restored.error().code, what + restored.error().message});
             return false;
         }
-        say_(Severity::warning, settings_.store.path + " was deleted; it was put back with everything in it");
+        say_(Severity::warning, what + (gone ? "it was put back with everything in it" : "it was put back with what the daemon still had of it"));
         const std::lock_guard lock(mutex_);
         ++status_.restored;
-    } else {
-        say_(Severity::warning, settings_.store.path + " was replaced by another file, which is used from here on");
     }
     store_.reset();
     return true;

@@ -18,6 +18,7 @@ namespace {
 constexpr std::uint64_t unbounded = std::numeric_limits<std::uint64_t>::max();
 constexpr int delete_batch = 5000;
 constexpr int vacuum_pages = 2000;
+constexpr std::array<const char*, 2> companions{"-wal", "-shm"};
 
 std::optional<std::int64_t> number(std::uint64_t value) { return static_cast<std::int64_t>(value); }
 
@@ -109,10 +110,12 @@ Result<void> LogStore::prepare() {
     auto last = connection_.integer("SELECT max(id) FROM events");
     if (!last) return tl::unexpected(last.error());
     next_id_ = *last + 1;
-    struct stat status {};
-    if (::stat(settings_.path.c_str(), &status) != 0) return fail(SQLITE_CANTOPEN, "stat " + settings_.path + ": it is gone already");
-    device_ = status.st_dev;
-    inode_ = status.st_ino;
+    file_ = ::sqlite3_db_filename(connection_.get(), "main");
+    const auto id = id_of_file(file_);
+    if (!id) return fail(SQLITE_CANTOPEN, "stat " + settings_.path + ": it is gone already");
+    id_ = *id;
+    // Nobody makes them anew or deletes them while a connection is open; a checkpoint cuts them in place.
+    for (std::size_t at = 0; at < companions.size(); ++at) companion_ids_[at] = id_of_file(file_ + companions[at]);
     return learn_boots();
 }
 
@@ -408,14 +411,28 @@ Result<bool> LogStore::delete_oldest(std::int64_t first_id, std::int64_t last_id
     return true;
 }
 
+std::optional<LogStore::FileId> LogStore::id_of_file(const std::string& path) {
+    struct stat status {};
+    if (::stat(path.c_str(), &status) != 0) return std::nullopt;
+    return FileId{status.st_dev, status.st_ino};
+}
+
 FileIdentity LogStore::identity() const {
     struct stat status {};
     if (::stat(settings_.path.c_str(), &status) != 0) return errno == ENOENT || errno == ENOTDIR ? FileIdentity::gone : FileIdentity::same;
-    return status.st_dev == device_ && status.st_ino == inode_ ? FileIdentity::same : FileIdentity::replaced;
+    if (FileId{status.st_dev, status.st_ino} != id_) return FileIdentity::replaced;
+    // Whoever opens an emptied database makes SQLite delete its write-ahead log.
+    if (status.st_size == 0) return FileIdentity::damaged;
+    for (std::size_t at = 0; at < companions.size(); ++at) {
+        if (!companion_ids_[at]) continue;
+        const auto id = id_of_file(file_ + companions[at]);
+        if (id ? id != companion_ids_[at] : errno == ENOENT) return FileIdentity::damaged;
+    }
+    return FileIdentity::same;
 }
 
 Result<void> LogStore::restore_file() const {
-    const std::string staged = settings_.path + ".restoring";
+    const std::string staged = file_ + ".restoring";
     ::unlink(staged.c_str());
     const auto copy = [&]() -> Result<void> {
         auto target = Connection::open(staged, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
@@ -428,14 +445,22 @@ Result<void> LogStore::restore_file() const {
         return {};
     };
     auto done = copy();
+    for (const char* const companion : companions) ::unlink((staged + companion).c_str());
     // Leftovers of the old write-ahead log would be taken for the new database's.
-    for (const char* const companion : {"-wal", "-shm"}) {
-        ::unlink((staged + companion).c_str());
-        if (done) ::unlink((settings_.path + companion).c_str());
-    }
-    // Not onto a file that somebody has put there meanwhile.
-    if (done && ::link(staged.c_str(), settings_.path.c_str()) != 0) {
+    const auto remove_companions = [this] {
+        for (const char* const companion : companions) ::unlink((file_ + companion).c_str());
+    };
+    if (done && id_of_file(file_) == id_) {
+        // The old log beside the copy says what the copy says: killed in between, nothing is lost.
+        if (::rename(staged.c_str(), file_.c_str()) == 0) {
+            remove_companions();
+            return {};
+        }
         done = fail(SQLITE_IOERR, "put the event log back: " + std::generic_category().message(errno));
+    } else if (done) {
+        remove_companions();
+        // Not onto a file that somebody has put there meanwhile.
+        if (::link(staged.c_str(), file_.c_str()) != 0) done = fail(SQLITE_IOERR, "put the event log back: " + std::generic_category().message(errno));
     }
     ::unlink(staged.c_str());
     return done;
@@ -445,7 +470,7 @@ Result<std::uint64_t> LogStore::file_bytes() const {
     std::uint64_t bytes = 0;
     for (const char* const companion : {"", "-wal"}) {
         struct stat status {};
-        if (::stat((settings_.path + companion).c_str(), &status) == 0) bytes += static_cast<std::uint64_t>(status.st_size);
+        if (::stat((file_ + companion).c_str(), &status) == 0) bytes += static_cast<std::uint64_t>(status.st_size);
     }
     return bytes;
 }

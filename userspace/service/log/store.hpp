@@ -4,9 +4,11 @@
 
 #include <sys/types.h>
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -26,8 +28,9 @@ struct StoreSettings {
     std::string boot_id = {};                  // empty: this boot's
 };
 
-// The file that the connection writes to, compared with the one that the path names now.
-enum class FileIdentity : std::uint8_t { same, gone, replaced };
+// The files that the connection writes to, compared with those that are there by their names now. damaged: the database was emptied, or
+// its write-ahead log or the index of that is another one or none; only this connection still knows all rows.
+enum class FileIdentity : std::uint8_t { same, gone, replaced, damaged };
 
 class LogStore {
 public:
@@ -49,7 +52,7 @@ public:
     void set_retention(std::uint64_t max_age_ns, std::uint64_t max_bytes);
 
     [[nodiscard]] FileIdentity identity() const;
-    // Copies everything into a new database at the path, which must name no file: for when it was deleted under us.
+    // Copies everything into a new database at the path, for when it is gone or damaged: in its place, but not onto another's file.
     Result<void> restore_file() const;
 
     [[nodiscard]] Result<std::uint64_t> file_bytes() const;
@@ -63,6 +66,12 @@ private:
     };
     explicit LogStore(StoreSettings settings) : settings_(std::move(settings)) {}
     Result<void> prepare();
+    struct FileId {
+        dev_t device = 0;
+        ino_t inode = 0;
+        bool operator==(const FileId&) const = default;
+    };
+    static std::optional<FileId> id_of_file(const std::string& path);
     Result<void> begin_segment(const WallClock& clock);
     Result<void> insert(const LogRow& row, const WallClock& clock);
     Result<Place> place_of(const std::string& path);
@@ -91,8 +100,9 @@ private:
     std::int64_t last_clock_step_ns_ = 0;
     std::vector<Boot> boots_;           // of earlier boots
     std::int64_t first_segment_of_this_boot_ = 0;
-    dev_t device_ = 0;
-    ino_t inode_ = 0;
+    std::string file_;                  // what the path leads to, links followed: its companions lie beside that
+    FileId id_;
+    std::array<std::optional<FileId>, 2> companion_ids_;  // of -wal and -shm; a file system that can't share memory has none
 };
 
 }  // namespace fdspan::service
