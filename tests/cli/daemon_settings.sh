@@ -40,6 +40,7 @@ refused "{\"socket\": {\"path\": \"/$(printf '%0120d' 0)\"}}" 'socket.path'
 refused "{\"log\": {}$(printf '%01100000d' 0 | tr 0 ' ')}" 'larger than'
 refused '[]' 'object'
 refused '{' 'JSON'
+refused '{"monitor": {"leak_growth": 1e999}}' "$config"
 refused '' 'JSON'
 mkfifo "$work/pipe"
 for arguments in '--config /nonexistent' "--config $work/pipe" '--config /dev/zero' '--config /tmp' '--bogus' '--database relative' '--check-config=x' 'surplus'; do
@@ -73,6 +74,9 @@ python3 -c 'import os, sys, time; fd = os.open(sys.argv[1], os.O_CREAT | os.O_RD
 echo '{"log": {"min_duration": "1x"}}' >"$config"
 kill -HUP "$daemon"
 until_true "bad settings change nothing" grep -q 'not reloaded.*log.min_duration' "$work/daemon.err"
+echo '{"monitor": {"leak_growth": 1e999}}' >"$config"
+kill -HUP "$daemon"
+until_true "nor does a number that is too large" grep -q 'not reloaded.*1e999' "$work/daemon.err"
 echo '{"log": {"min_duration": "500ms"}}' >"$config"
 kill -HUP "$daemon"
 until_true "good ones are taken" grep -q ': reloaded$' "$work/daemon.err"

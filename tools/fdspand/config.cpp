@@ -192,8 +192,8 @@ Result<void> parse_config(std::string_view text, Config& config) {
     json document;
     try {
         document = json::parse(text, watch, true, true);
-    } catch (const json::parse_error& error) {
-        return fail(EINVAL, "not JSON: " + cli::escape(std::string_view(error.what())));
+    } catch (const json::exception& error) {  // a number that is too large is not one of parsing
+        return fail(EINVAL, "not JSON, or not to be read as such: " + cli::escape(std::string_view(error.what())));
     }
     if (!twice.empty()) return fail(EINVAL, "the key \"" + cli::escape(twice) + "\" stands twice");
     if (!document.is_object()) return fail(EINVAL, "expected an object, { … }");
