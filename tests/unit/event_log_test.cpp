@@ -1,7 +1,11 @@
 // The event log: what is written is there, whatever happens to the file; and every question is answered through an index.
 #include <fcntl.h>
 #include <fnmatch.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,6 +22,7 @@
 #endif
 
 #include "base/clock.hpp"
+#include "base/unique_fd.hpp"
 #include "service/log/event_log.hpp"
 #include "service/log/reader.hpp"
 #include "service/log/schema.hpp"
@@ -88,12 +93,16 @@ struct Running {
     std::mutex mutex;
     std::string said;
     std::unique_ptr<EventLog> log;
-    explicit Running(const std::string& path, std::size_t max_rows = 65536) {
+    explicit Running(const std::string& path, std::size_t max_rows = 65536) : Running(settings_for(path, max_rows)) {}
+    static EventLogSettings settings_for(const std::string& path, std::size_t max_rows) {
         EventLogSettings settings;
         settings.store.path = path;
         settings.commit_interval_ns = 20'000'000;
         settings.max_rows = max_rows;
         settings.format = [](std::string& out, const LogRow& row) { out += row.path; };
+        return settings;
+    }
+    explicit Running(const EventLogSettings& settings) {
         log = std::make_unique<EventLog>(settings, [this](EventLog::Severity, const std::string& text) {
             const std::lock_guard lock(mutex);
             said += text + "\n";
@@ -102,6 +111,25 @@ struct Running {
     bool has_said(const std::string& text) {
         const std::lock_guard lock(mutex);
         return said.find(text) != std::string::npos;
+    }
+};
+
+// A socket like the journal's, which is read when the test says so.
+struct FakeJournal {
+    UniqueFd socket{::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
+    std::string path, last;
+    explicit FakeJournal(const std::string& at) : path(at) {
+        sockaddr_un address{};
+        address.sun_family = AF_UNIX;
+        path.copy(address.sun_path, sizeof address.sun_path - 1);
+        REQUIRE(::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+    }
+    ~FakeJournal() { ::unlink(path.c_str()); }
+    std::size_t read_all() {
+        std::size_t count = 0;
+        char entry[65536];
+        for (ssize_t bytes = 0; (bytes = ::recv(socket.get(), entry, sizeof entry, 0)) >= 0; ++count) last.assign(entry, static_cast<std::size_t>(bytes));
+        return count;
     }
 };
 
@@ -600,10 +628,98 @@ TEST_CASE("the JSON file is rotated by size, and opened anew when it was renamed
 }
 
 TEST_CASE("lines that a JSON file does not take are counted, and leave no half line behind", "[log]") {
-    JsonlFile file({"/dev/full", 1000, 2}, [](std::string& out, const LogRow& row) { out += row.path; });
+    const Folder folder;
+    JsonlFile file({folder.file("log"), 1000, 2}, [](std::string& out, const LogRow& row) { out += row.path; });
+    file.add(closed_row("/whole", 1, 1, 1));
+    REQUIRE(file.flush().empty());
+    struct sigaction ignored {}, before {};
+    ignored.sa_handler = SIG_IGN;
+    ::sigaction(SIGXFSZ, &ignored, &before);
+    rlimit limit{};
+    ::getrlimit(RLIMIT_FSIZE, &limit);
+    const rlimit small{10, limit.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &small);
     for (int number = 0; number < 3; ++number) file.add(closed_row("/x", 1, 1, 1));
-    CHECK_FALSE(file.flush().empty());
+    const std::string problem = file.flush();
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+    ::sigaction(SIGXFSZ, &before, nullptr);
+    CHECK_FALSE(problem.empty());
     CHECK(file.dropped() == 3);
+    CHECK(std::filesystem::file_size(folder.file("log")) == 7);
+}
+
+TEST_CASE("a JSON file that is no regular file is neither written to nor waited for nor renamed", "[log]") {
+    const Folder folder;
+    const std::string path = folder.file("log");
+    const auto format = [](std::string& out, const LogRow& row) { out += row.path; };
+    SECTION("a FIFO that nobody reads") { REQUIRE(::mkfifo(path.c_str(), 0600) == 0); }
+    SECTION("a device") { std::filesystem::create_symlink("/dev/full", path); }
+    SECTION("a folder") { std::filesystem::create_directory(path); }
+    JsonlFile file({path, 1, 2}, format);
+    for (int round = 0; round < 2; ++round) {
+        file.add(closed_row("/x", 1, 1, 1));
+        CHECK(file.flush() == path + " is not a regular file, and left alone");
+    }
+    CHECK(file.dropped() == 2);
+    CHECK(std::distance(std::filesystem::directory_iterator(folder.path), {}) == 1);
+}
+
+TEST_CASE("a rotation puts nothing in the place of what is no regular file", "[log]") {
+    const Folder folder;
+    REQUIRE(::mkfifo(folder.file("log.2").c_str(), 0600) == 0);
+    JsonlFile file({folder.file("log"), 1, 2}, [](std::string& out, const LogRow& row) { out += row.path; });
+    file.add(closed_row("/x", 1, 1, 1));
+    REQUIRE(file.flush().empty());
+    file.add(closed_row("/x", 1, 1, 1));
+    CHECK(file.flush() == folder.file("log.2") + " is not a regular file, and left alone");
+    CHECK(std::filesystem::is_fifo(folder.file("log.2")));
+    CHECK(std::filesystem::file_size(folder.file("log")) == 3);
+}
+
+TEST_CASE("a journal that takes nothing keeps neither the database nor the end waiting", "[log]") {
+    const Folder folder;
+    FakeJournal journal(folder.file("socket"));
+    EventLogSettings settings;
+    settings.store.path = folder.file("e.db");
+    settings.commit_interval_ns = 10'000'000;
+    settings.journal = true;
+    settings.journal_socket = folder.file("socket");
+    settings.format = [](std::string& out, const LogRow& row) { out += row.path; };
+    Running running(settings);
+    constexpr int rows = 5000;  // more than any socket's queue
+    for (int number = 0; number < rows; ++number) running.log->push(closed_row("/f" + std::to_string(number), 1, second * 5, second));
+    REQUIRE(eventually([&] { return running.log->status().committed == rows; }));
+    REQUIRE(eventually([&] { return running.has_said("the journal does not take events"); }));
+    SECTION("which is told") { REQUIRE(eventually([&] { return running.log->status().sinks_dropped > 0; })); }
+    SECTION("and is over when it takes them again") {
+        REQUIRE(eventually([&] { return running.log->status().sinks_dropped > 0; }));
+        std::size_t taken = 0;
+        REQUIRE(eventually([&] {
+            taken += journal.read_all();
+            return taken + running.log->status().sinks_dropped == rows;
+        }));
+        CHECK(journal.last.find("\nFDSPAN_PATH=/f") != std::string::npos);
+        CHECK(journal.last.find("\nPRIORITY=6\n") != std::string::npos);
+        running.log->push(closed_row("/with\nnewline", 1, second * 6, second));
+        REQUIRE(eventually([&] { return journal.read_all() == 1; }));
+        CHECK(journal.last.find(std::string("\nFDSPAN_PATH\n\x0d\0\0\0\0\0\0\0/with\nnewline\n", 35)) != std::string::npos);
+        CHECK(eventually([&] { return running.has_said("the journal takes rows again"); }));
+    }
+    const std::uint64_t ends_ns = boottime_now_ns();
+    running.log.reset();
+    CHECK(boottime_now_ns() - ends_ns < 8 * second);
+}
+
+TEST_CASE("a restarted journal is found again", "[log]") {
+    const Folder folder;
+    Journal journal(folder.file("socket"));
+    const LogRow row = closed_row("/x", 1, 1, 1);
+    CHECK(journal.send(row, "{}", 0) == ENOENT);
+    for (int round = 0; round < 2; ++round) {
+        FakeJournal fake(folder.file("socket"));
+        CHECK(journal.send(row, "{}", 0) == 0);
+        CHECK(fake.read_all() == 1);
+    }
 }
 
 TEST_CASE("the policy keeps deletions, losses and what may have lived long", "[log]") {

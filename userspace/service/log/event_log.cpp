@@ -39,8 +39,20 @@ std::string signed_seconds(std::int64_t ns) {
 
 }  // namespace
 
+SinkSettings EventLogSettings::sinks() const {
+    SinkSettings settings;
+    settings.jsonl = jsonl;
+    settings.journal = journal;
+    settings.journal_socket = journal_socket;
+    settings.format = format;
+    settings.max_rows = max_rows;
+    settings.max_bytes = max_bytes;
+    settings.begin_thread = begin_thread;
+    return settings;
+}
+
 EventLog::EventLog(EventLogSettings settings, Say say) : settings_(std::move(settings)), say_(std::move(say)) {
-    if (settings_.jsonl) jsonl_ = std::make_unique<JsonlFile>(*settings_.jsonl, settings_.format);
+    sinks_ = std::make_unique<Sinks>(settings_.sinks(), say_);
     status_.state = settings_.store.path.empty() ? LogState::off : LogState::opening;
     thread_ = std::thread([this, begin = settings_.begin_thread] {
         if (begin) begin();
@@ -77,6 +89,7 @@ LogStatus EventLog::status() const {
     const std::lock_guard lock(mutex_);
     LogStatus status = status_;
     status.queued = queue_.size();
+    status.sinks_dropped = sinks_->dropped();
     return status;
 }
 
@@ -116,8 +129,7 @@ void EventLog::run() {
                 new_settings_->store.path = settings_.store.path;
                 settings_ = std::move(*new_settings_);
                 new_settings_.reset();
-                jsonl_.reset();
-                if (settings_.jsonl) jsonl_ = std::make_unique<JsonlFile>(*settings_.jsonl, settings_.format);
+                sinks_->reconfigure(settings_.sinks());
                 if (store_) store_->set_retention(settings_.store.max_age_ns, settings_.store.max_bytes);
                 next_retain_ns_ = 0;
             }
@@ -129,7 +141,7 @@ void EventLog::run() {
             }
         }
         if (!taken.empty()) {
-            write_sinks(taken);
+            push_to_sinks(taken);
             if (!settings_.store.path.empty()) keep(std::move(taken));
         }
         const std::uint64_t now = boottime_now_ns();
@@ -178,45 +190,10 @@ void EventLog::note_drop(const LogRow& row) {
     ++status_.dropped;
 }
 
-void EventLog::write_sinks(std::vector<LogRow>& rows) {
-    if (!jsonl_ && !settings_.journal) return;
-    std::uint64_t not_taken = 0;
-    std::string json;
+void EventLog::push_to_sinks(std::vector<LogRow>& rows) {
     const WallClock clock = settings_.store.clock();
-    for (LogRow& row : rows) {
-        row.time_ns = clock.to_realtime_ns(row.when.latest_ns);
-        if (jsonl_) jsonl_->add(row);
-        if (!settings_.journal) continue;
-        json.clear();
-        settings_.format(json, row);
-        const int problem = send_to_journal(row, json);
-        if (problem != 0) ++not_taken;
-        if (problem != journal_problem_) {
-            if (problem != 0) {
-                say_(Severity::error, "the journal does not take events: " + std::generic_category().message(problem));
-            } else {
-                say_(Severity::info, "the journal takes events again");
-            }
-            journal_problem_ = problem;
-        }
-    }
-    if (jsonl_) {
-        const std::uint64_t before = jsonl_->dropped();
-        const std::string problem = jsonl_->flush();
-        not_taken += jsonl_->dropped() - before;
-        if (problem.empty() != jsonl_problem_.empty()) {
-            if (!problem.empty()) {
-                say_(Severity::error, problem + "; what can't be written there is counted and left out");
-            } else {
-                say_(Severity::info, "the JSON file is written again");
-            }
-        }
-        jsonl_problem_ = problem;
-    }
-    if (not_taken != 0) {
-        const std::lock_guard lock(mutex_);
-        status_.sinks_dropped += not_taken;
-    }
+    for (LogRow& row : rows) row.time_ns = clock.to_realtime_ns(row.when.latest_ns);
+    sinks_->push(rows);
 }
 
 // Only the last part: a longer path that is not there is a mistake to be told of.

@@ -1,5 +1,5 @@
-// EventLog: takes rows from the tracing loop and sees to it that they are kept, whatever becomes of the disk. Owns a writer thread, the
-// database and the other sinks. push() never waits for a disk; everything else may be called by any thread as well.
+// EventLog: takes rows from the tracing loop and sees to it that they are kept, whatever becomes of the disk. Owns a writer thread with the
+// database, and the other sinks. push() never waits for a disk; everything else may be called by any thread as well.
 #pragma once
 
 #include <atomic>
@@ -27,7 +27,10 @@ struct EventLogSettings {
     std::uint64_t commit_interval_ns = 500'000'000; // at most so long a row waits before it is committed
     std::size_t max_rows = 65536;                   // in memory: on their way to the writer, and as many waiting for the database
     std::size_t max_bytes = 32U << 20;
-    std::function<void()> begin_thread;             // what the writing thread does first; may be empty
+    std::string journal_socket = SinkSettings{}.journal_socket;
+    std::function<void()> begin_thread;             // what a writing thread does first; may be empty
+
+    [[nodiscard]] SinkSettings sinks() const;
 };
 
 enum class LogState : std::uint8_t { off, opening, ok, full, failing, locked, unusable };
@@ -62,12 +65,10 @@ class EventLog {
 public:
     static constexpr unsigned max_set_aside = 3;  // corrupt files kept; the oldest goes
 
-    enum class Severity : std::uint8_t { info, warning, error };
-    // Called by the writer thread.
-    using Say = std::function<void(Severity, const std::string&)>;
+    using Severity = service::Severity;
 
     EventLog(EventLogSettings settings, Say say);
-    // Writes what is queued, for as long as a few seconds.
+    // Writes what is queued, for as long as a few seconds; each of the sinks, too.
     ~EventLog();
     EventLog(const EventLog&) = delete;
     EventLog& operator=(const EventLog&) = delete;
@@ -81,7 +82,7 @@ public:
 
 private:
     void run();
-    void write_sinks(std::vector<LogRow>& rows);
+    void push_to_sinks(std::vector<LogRow>& rows);
     bool try_write();
     void try_retain();
     void keep(std::vector<LogRow> rows);
@@ -105,13 +106,11 @@ private:
     LogStatus status_;
     std::optional<Interval> dropped_window_;  // of what was dropped since the log last said so itself
     std::uint64_t dropped_rows_ = 0;
+    std::unique_ptr<Sinks> sinks_;
 
     // Of the writer thread alone.
     Say say_;
     std::unique_ptr<LogStore> store_;
-    std::unique_ptr<JsonlFile> jsonl_;
-    std::string jsonl_problem_;
-    int journal_problem_ = 0;
     std::vector<LogRow> pending_;        // taken from the queue, not committed yet
     std::size_t pending_bytes_ = 0;
     std::uint64_t retry_at_ns_ = 0;
