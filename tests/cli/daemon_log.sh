@@ -57,6 +57,18 @@ python3 -c 'import os, sys, time; fd = os.open(sys.argv[1], os.O_CREAT | os.O_RD
 until_true "after SIGHUP the JSON file is a new one" grep -qs span-rotated "$work/log.jsonl"
 stop_daemon
 
+# What may block is not waited for, and what is no regular file is not put aside.
+mkfifo "$work/pipe"
+ln -s /dev/null "$work/device"
+start_daemon --jsonl "$work/pipe" --textfile "$work/device" --interval 300ms
+until_true "a FIFO is refused" grep -q "$work/pipe is not a regular file" "$work/daemon.err"
+until_true "a device is refused" grep -q "$work/device is not a regular file" "$work/daemon.err"
+python3 -c 'import os, sys, time; fd = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR); time.sleep(1.1); os.close(fd)' "$work/span-beside"
+until_logged --path "$work/span-beside"
+expect_code 0 "the database is written all the same"
+stop_daemon
+[ -p "$work/pipe" ] && [ -c "$work/device" ] || fail "they are what they were: $(ls -l "$work")"
+
 run log --database "$work/none.db"
 expect_code 2 "no database"
 grep -q 'is fdspand running' "$work/err" || fail "what to do about it: $(cat "$work/err")"

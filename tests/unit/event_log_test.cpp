@@ -364,6 +364,32 @@ TEST_CASE("a database that is emptied when only it had the rows is set aside and
     CHECK(rows.front().path == "/after");
 }
 
+TEST_CASE("a corrupt database that a link leads to is set aside where it is", "[log]") {
+    const Folder folder;
+    std::filesystem::create_directory(folder.file("d"));
+    std::ofstream(folder.file("d/e.db")) << std::string(100000, 'x');
+    std::filesystem::create_symlink(folder.file("d/e.db"), folder.file("e.db"));
+    Running running(folder.file("e.db"));
+    running.log->push(closed_row("/new", 7, second * 9, second));
+    REQUIRE(eventually([&] { return running.log->status().committed == 1; }));
+    CHECK(running.has_said("set aside as " + folder.file("d/e.db") + ".corrupt-"));
+    CHECK(ask(folder.file("d/e.db")).size() == 1);
+}
+
+TEST_CASE("what is no regular file is neither used as a database nor moved", "[log]") {
+    const Folder folder;
+    const std::string path = folder.file("e.db");
+    SECTION("a folder") { std::filesystem::create_directory(path); }
+    SECTION("a FIFO") { REQUIRE(::mkfifo(path.c_str(), 0600) == 0); }
+    SECTION("a link to a device") { std::filesystem::create_symlink("/dev/null", path); }
+    Running running(path);
+    running.log->push(closed_row("/x", 7, second * 9, second));
+    REQUIRE(eventually([&] { return running.has_said(path + " is not a regular file, and left alone"); }));
+    CHECK(running.log->status().state == LogState::unusable);
+    running.log.reset();
+    CHECK(std::distance(std::filesystem::directory_iterator(folder.path), {}) == 1);
+}
+
 TEST_CASE("another file in the database's place is used from then on", "[log]") {
     const Folder folder;
     Running running(folder.file("e.db"));

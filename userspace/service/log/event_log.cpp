@@ -302,7 +302,14 @@ bool EventLog::put_back() {
 }
 
 void EventLog::set_aside(const std::string& why) {
-    const std::string& path = settings_.store.path;
+    std::error_code error;
+    // Of a link, what it leads to: its companions lie there.
+    std::string path = std::filesystem::canonical(settings_.store.path, error).string();
+    if (error) path = settings_.store.path;
+    if (struct stat status {}; ::lstat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
+        fail_with({SQLITE_CORRUPT, why + "; " + path + " is not a regular file, and left alone"});
+        return;
+    }
     const std::time_t now = std::time(nullptr);
     std::tm utc{};
     ::gmtime_r(&now, &utc);
@@ -324,7 +331,6 @@ void EventLog::set_aside(const std::string& why) {
         ++status_.set_aside;
         ++status_.errors;
     }
-    std::error_code error;
     std::vector<std::string> kept;
     const std::string prefix = std::filesystem::path(path).filename().string() + ".corrupt-";
     for (const auto& entry : std::filesystem::directory_iterator(std::filesystem::path(path).parent_path(), error)) {

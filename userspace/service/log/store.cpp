@@ -58,6 +58,10 @@ std::string read_boot_id() {
 Result<std::unique_ptr<LogStore>> LogStore::open(const StoreSettings& settings, std::uint64_t check_ns) {
     std::unique_ptr<LogStore> store(new LogStore(settings));
     if (store->settings_.boot_id.empty()) store->settings_.boot_id = read_boot_id();
+    struct stat status {};
+    if (::stat(settings.path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
+        return fail(SQLITE_CANTOPEN, settings.path + " is not a regular file, and left alone");
+    }
     auto connection = Connection::open(settings.path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
     if (!connection) return tl::unexpected(connection.error());
     store->connection_ = std::move(*connection);

@@ -186,8 +186,13 @@ std::vector<MetricFamily> Metrics::Collect() const {
 Result<void> Metrics::write_textfile(const std::string& path) const {
     const std::string text = prometheus::TextSerializer().Serialize(Collect());
     const std::string staged = path + ".tmp";  // node_exporter reads *.prom only
-    const UniqueFd file(::open(staged.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644));
+    struct stat status {};
+    if (::lstat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) return fail(EINVAL, path + " is not a regular file, and left alone");
+    // A FIFO would keep the daemon waiting for its reader.
+    const UniqueFd file(::open(staged.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0644));
     if (!file.valid()) return fail_errno(errno, "open " + staged);
+    if (::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode)) return fail(EINVAL, staged + " is not a regular file, and left alone");
+    if (::ftruncate(file.get(), 0) != 0) return fail_errno(errno, "truncate " + staged);
     std::size_t written = 0;
     while (written < text.size()) {
         const ssize_t count = ::write(file.get(), text.data() + written, text.size() - written);
