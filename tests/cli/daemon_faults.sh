@@ -72,6 +72,9 @@ else
     until_true "and stands in the log" sh -c "'$FDSPAN' log --database '$database' --json 2>/dev/null | grep -q '\"event\":\"lost\"'"
     run log --database "$database"
     expect_code 3 "a log with losses is incomplete"
+    run log --database "$database" --path /nonexistent
+    expect_code 3 "and so is an answer that has nothing in it"
+    grep -q 'nothing matched' "$work/err" || fail "which is said: $(cat "$work/err")"
 fi
 exec 7</etc/hostname
 shown() {

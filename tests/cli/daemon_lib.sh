@@ -37,13 +37,19 @@ stop_daemon() {
     expect_code 0 "fdspand ends by SIGTERM"
 }
 # until_logged ARGS…: of fdspan log; leaves $code and $work/out. A loss of others' events is told (3), and no business of a test for one row.
+# expect_not_logged ARGS…: the same for none.
 until_logged() {
     for _ in $(seq 1200); do
         run log --database "$database" "$@"
-        [ "$code" -eq 1 ] || break
+        [ "$code" -eq 1 ] || { [ "$code" -eq 3 ] && grep -q 'nothing matched' "$work/err"; } || break
         sleep 0.1
     done
     [ "$code" -ne 3 ] || code=0
+}
+expect_not_logged() {
+    run log --database "$database" "$@"
+    [ "$code" -eq 3 ] && grep -q 'nothing matched' "$work/err" && code=1
+    expect_code 1 "log $*"
 }
 # until_true WHAT COMMAND…
 until_true() {

@@ -634,6 +634,39 @@ TEST_CASE("every question has the answer that looking at each row gives, and is 
     CHECK(nonempty > 60);
 }
 
+TEST_CASE("a loss is told to whoever asks for any part of its time", "[log]") {
+    const Folder folder;
+    StoreSettings settings{folder.file("e.db")};
+    constexpr std::int64_t minute = 60LL * 1'000'000'000;
+    const std::int64_t offset = 1000 * minute;
+    settings.clock = [&] { return WallClock{offset, 0}; };
+    auto store = open_store(settings);
+    const auto lose = [&](const Interval& when, std::uint64_t records) {
+        LogRow row;
+        row.kind = EventKind::lost;
+        row.when = when;
+        row.lost_records = records;
+        REQUIRE(store->write(std::vector{row}));
+    };
+    lose(Interval::bounded(100 * minute, 160 * minute), 7);
+    lose(Interval::exact(300 * minute), 20);
+    auto reader = LogReader::open(settings.path);
+    REQUIRE(reader);
+    const auto lost = [&](std::int64_t since, std::int64_t until) { return reader->lost(offset + since * minute, offset + until * minute).value(); };
+    CHECK(lost(110, 130) == 7);  // inside of it
+    CHECK(lost(90, 100) == 7);
+    CHECK(lost(160, 170) == 7);
+    CHECK(lost(90, 170) == 7);
+    CHECK(lost(90, 99) == 0);
+    CHECK(lost(161, 299) == 0);
+    CHECK(lost(161, 300) == 20);
+    CHECK(lost(301, 400) == 0);
+    CHECK(lost(0, 400) == 27);
+    lose(Interval::bounded(Interval::unknown_earliest, 200 * minute), 100);
+    CHECK(lost(1, 2) == 100);
+    CHECK(lost(201, 202) == 0);
+}
+
 TEST_CASE("the JSON file is rotated by size, and opened anew when it was renamed", "[log]") {
     const Folder folder;
     JsonlFile file({folder.file("log"), 1000, 2}, [](std::string& out, const LogRow& row) { out += row.path; });

@@ -141,7 +141,7 @@ int show(const LogOptions& options, LogReader reader, Output& output) {
     if (*lost != 0) spdlog::warn("incomplete: {} event{} of this time could not be kept", *lost, *lost == 1 ? "" : "s");
     if (printer.printed() == 0) {
         spdlog::warn("nothing matched");
-        return output.finish(exit_nothing_matched);
+        if (*lost == 0) return output.finish(exit_nothing_matched);
     }
     return output.finish(*lost != 0 ? exit_incomplete : exit_done);
 }
@@ -163,7 +163,7 @@ int run_log(std::vector<std::string> arguments, Output& output) {
     CLI::App app("Show what fdspand wrote down: files deleted while open, spans that ended, losses; newest first.", "fdspan log");
     app.footer(
         "TIME is RFC 3339 (2026-11-22T10:00:00Z) or how long ago (2h, 1d).\n"
-        "Exit codes: 0 done, 1 nothing matched, 2 usage or runtime error, 3 done, but events of this time were lost.");
+        "Exit codes: 0 done, 1 nothing matched, 2 usage or runtime error, 3 events of this time were lost, so that some may be missing.");
     add_value(app, "--since", "TIME", "Only what happened then or later", into_time(options.query.since_ns));
     add_value(app, "--until", "TIME", "Only what happened then or before", into_time(options.query.until_ns));
     add_value(app, "--path", "GLOB", "Only files of this name, a shell pattern whose * matches / too", [&](const std::string& text) -> Result<void> {

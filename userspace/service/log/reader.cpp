@@ -788,7 +788,9 @@ Result<LogRow> LogReader::read(std::int64_t id) {
 }
 
 Result<std::uint64_t> LogReader::lost(std::optional<std::int64_t> since_ns, std::optional<std::int64_t> until_ns) {
-    auto sum = connection_.prepare("SELECT sum(lost) FROM events INDEXED BY events_lost WHERE lost IS NOT NULL AND time_ns BETWEEN ?1 AND ?2");
+    // A loss is a stretch of time, of which time_ns is the end; of one whose beginning is not known, all of the time before may be.
+    auto sum = connection_.prepare("SELECT sum(lost) FROM events INDEXED BY events_lost WHERE lost IS NOT NULL AND time_ns >= ?1"
+                                   " AND (when_width IS NULL OR time_ns - when_width <= ?2)");
     if (!sum) return tl::unexpected(sum.error());
     sum->bind(1, since_ns.value_or(far_past));
     sum->bind(2, until_ns.value_or(far_future));

@@ -48,7 +48,7 @@ public:
     // What was written after the row `id`, oldest first, as far as `query` asks for it (its limit is not looked at). Returns the last id there is.
     Result<std::int64_t> query_after(const LogQuery& query, std::int64_t id, const Visit& visit);
 
-    // Events that the kernel or the log lost in this time.
+    // Events that the kernel or the log lost in this time, or may have: all of a loss that lies in it with any part of its own.
     Result<std::uint64_t> lost(std::optional<std::int64_t> since_ns, std::optional<std::int64_t> until_ns);
     Result<std::int64_t> last_id();
     // Whether the path still leads to the file that is open here.
