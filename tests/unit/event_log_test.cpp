@@ -590,7 +590,7 @@ TEST_CASE("every question has the answer that looking at each row gives, and is 
     std::size_t nonempty = 0;
     // Every way there is, however few rows there are to go it for.
     std::vector<LogReader> readers;
-    for (const LogEffort& effort : {LogEffort{}, LogEffort{{2, 10}, 50, {100000, 1000000}, 20000}, LogEffort{{2, 10}, 20, {3, 12}, 3}, LogEffort{{0, 0}, 4000, {0, 0}, 0}}) {
+    for (const LogEffort& effort : {LogEffort{}, LogEffort{{2, 10}, 50, {100000, 1000000}, 20000, 100, 7}, LogEffort{{2, 10}, 20, {3, 12}, 3, 1, 10}, LogEffort{{0, 0}, 4000, {0, 0}, 0, 30, 1}}) {
         auto opened = LogReader::open(path, effort);
         REQUIRE(opened);
         readers.push_back(std::move(*opened));
@@ -632,6 +632,44 @@ TEST_CASE("every question has the answer that looking at each row gives, and is 
         }
     }
     CHECK(nonempty > 60);
+}
+
+TEST_CASE("whoever reads slowly keeps neither the write-ahead log growing nor rows from going", "[log]") {
+    const Folder folder;
+    StoreSettings settings{folder.file("e.db")};
+    auto store = open_store(settings);
+    const std::uint64_t now = boottime_now_ns();
+    std::vector<LogRow> rows;
+    // Many of one time, as polling finds them.
+    for (std::uint64_t number = 0; number < 200; ++number) rows.push_back(closed_row("/d/f" + std::to_string(number % 5), 1, now - number / 50 * second, second));
+    REQUIRE(store->write(rows));
+    auto reader = LogReader::open(settings.path, LogEffort{{5000, 20000}, 30000, {100000, 20000000}, 20000, 20, 10});
+    auto other = Connection::open(settings.path, SQLITE_OPEN_READWRITE);
+    REQUIRE((reader && other));
+    LogQuery query;
+    bool after = false;
+    SECTION("by time") {}
+    SECTION("by several names") { query.path_glob = "/d/f[0-4]"; }
+    SECTION("what was written since") { after = true; }
+    std::vector<std::int64_t> seen;
+    const auto visit = [&](const LogRow& row) {
+        seen.push_back(row.id);
+        // 0: nobody reads in it.
+        CHECK(other->integer("PRAGMA wal_checkpoint(TRUNCATE)").value() == 0);
+        if (seen.size() == 25) {
+            REQUIRE(other->execute("DELETE FROM events WHERE id > 150"));
+            REQUIRE(store->write(std::vector{closed_row("/d/f0", 1, now + second, second)}));
+        }
+        return true;
+    };
+    if (after) {
+        REQUIRE(reader->query_after(query, 0, visit).value() == 201);
+        CHECK(seen.size() == 151);
+    } else {
+        REQUIRE(reader->query(query, visit));
+        CHECK(seen.size() == 150);
+    }
+    CHECK(std::set(seen.begin(), seen.end()).size() == seen.size());
 }
 
 TEST_CASE("a loss is told to whoever asks for any part of its time", "[log]") {

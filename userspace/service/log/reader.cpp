@@ -337,7 +337,7 @@ Result<Statement> LogReader::candidates(const Part& part, const LogQuery& query,
     } else {
         sql += " WHERE id > ?1 AND time_ns BETWEEN ?2 AND ?3 ORDER BY id";
     }
-    statements_.push_back(sql);
+    if (statements_.empty() || statements_.back() != sql) statements_.push_back(sql);
     auto statement = connection_.prepare(sql);
     if (!statement) return statement;
     statement->bind(2, query.since_ns.value_or(far_past));
@@ -603,37 +603,55 @@ Result<LogReader::Way> LogReader::choose(const LogQuery& query, const LogEffort:
     return std::move(*best);
 }
 
-Result<void> LogReader::query(const LogQuery& query, const Visit& visit) {
-    // One state of the database for all statements: retention goes on meanwhile.
+// One state of the database for what is read at once. No longer: while a state is being read, the write-ahead log only grows.
+Result<void> LogReader::in_one_state(const std::function<Result<void>()>& read) {
     if (auto begun = connection_.execute("BEGIN"); !begun) return begun;
-    auto done = answer(query, visit);
+    // Retention may have given the number of a name to another one since.
+    path_memo_.clear();
+    auto done = read();
     if (auto ended = connection_.execute("COMMIT"); done && !ended) return ended;
     return done;
 }
 
-Result<void> LogReader::answer(const LogQuery& query, const Visit& visit) {
+Result<void> LogReader::query(const LogQuery& query, const Visit& visit) {
     statements_.clear();
+    Search search;
+    std::uint64_t left = query.limit.value_or(std::numeric_limits<std::uint64_t>::max());
+    std::vector<LogRow> piece;
+    for (bool first = true; first || search.next < search.found.size() || search.in_order; first = false) {
+        piece.clear();
+        auto read = in_one_state([&]() -> Result<void> {
+            auto found = first ? begin_search(query, search) : Result<void>();
+            if (found && search.next == search.found.size() && search.in_order) found = find_more(query, search);
+            return found ? read_found(search, piece) : found;
+        });
+        if (!read) return read;
+        for (const LogRow& row : piece) {
+            if (!visit(row) || --left == 0) return {};
+        }
+    }
+    return {};
+}
+
+Result<void> LogReader::begin_search(const LogQuery& query, Search& search) {
     auto way = choose(query, effort_.at_first);
     if (!way) return tl::unexpected(way.error());
     const bool path_alone = !query.path_glob.empty() && query.pids.empty() && !query.deleted && !query.min_duration_ns && !query.min_bytes;
     const auto undecided = [](const Part& part) { return !part.path_decided; };
     if (path_alone && query.limit && std::any_of(way->begin(), way->end(), undecided)) {
-        std::vector<Found> newest;
-        auto enough = probe(query, newest);
+        auto enough = probe(query, search.found);
         if (!enough) return tl::unexpected(enough.error());
-        if (*enough) {
-            for (const Found& found : newest) {
-                auto whole = read(found.id);
-                if (!whole) return tl::unexpected(whole.error());
-                if (!visit(*whole)) return {};
-            }
-            return {};
-        }
+        if (*enough) return {};
+        search.found.clear();
         // Many names, of which most are long ago: they are worth finding now.
         way = choose(query, effort_.at_last);
         if (!way) return tl::unexpected(way.error());
     }
-    return answer_by(*way, query, visit);
+    if (way->size() == 1 && way->front().keys.size() == 1) {
+        search.in_order = std::move(way->front());
+        return {};
+    }
+    return find(*way, query, search.found);
 }
 
 Result<bool> LogReader::probe(const LogQuery& query, std::vector<Found>& found) {
@@ -651,12 +669,10 @@ Result<bool> LogReader::probe(const LogQuery& query, std::vector<Found>& found) 
     return false;
 }
 
-Result<void> LogReader::answer_by(const Way& way, const LogQuery& query, const Visit& visit) {
+Result<void> LogReader::find(const Way& way, const LogQuery& query, std::vector<Found>& found) {
     // The newest of all keys: a heap of what was found so far, the oldest of them on top, bounds what later keys have to look at.
     std::priority_queue<Found, std::vector<Found>, std::greater<>> newest;
     const std::uint64_t limit = query.limit.value_or(std::numeric_limits<std::uint64_t>::max());
-    const bool direct = way.size() == 1 && way.front().keys.size() == 1;
-    std::uint64_t visited = 0;
     for (const Part& part : way) {
         auto rows = candidates(part, query, true);
         if (!rows) return tl::unexpected(rows.error());
@@ -670,52 +686,92 @@ Result<void> LogReader::answer_by(const Way& way, const LogQuery& query, const V
                 auto matched = matches(*rows, query, part.path_decided);
                 if (!matched) return tl::unexpected(matched.error());
                 if (!*matched) continue;
-                const Found found{rows->integer(0), rows->integer(1)};
-                if (direct) {
-                    auto whole = read(found.id);
-                    if (!whole) return tl::unexpected(whole.error());
-                    if (!visit(*whole) || ++visited >= limit) return {};
-                    continue;
-                }
+                const Found one{rows->integer(0), rows->integer(1)};
                 if (newest.size() >= limit) {
-                    if (found <= newest.top()) break;
+                    if (one <= newest.top()) break;
                     newest.pop();
                 }
-                newest.push(found);
+                newest.push(one);
             }
             rows->reset();
         }
     }
-    std::vector<Found> ordered;
-    for (; !newest.empty(); newest.pop()) ordered.push_back(newest.top());
-    for (auto found = ordered.rbegin(); found != ordered.rend(); ++found) {
-        auto whole = read(found->id);
+    for (; !newest.empty(); newest.pop()) found.push_back(newest.top());
+    std::reverse(found.begin(), found.end());
+    return {};
+}
+
+// From where the last of them was found, among others of the same time.
+Result<void> LogReader::find_more(const LogQuery& query, Search& search) {
+    const Part& part = *search.in_order;
+    auto rows = candidates(part, query, true);
+    if (!rows) return tl::unexpected(rows.error());
+    if (part.condition.find("?1") != std::string::npos) rows->bind(1, part.keys.front());
+    std::optional<Found> last;
+    if (!search.found.empty()) last = search.found.back();
+    if (last) rows->bind(3, last->time_ns);
+    search.found.clear();
+    search.next = 0;
+    const std::uint64_t most = std::min<std::uint64_t>(effort_.found_at_once, query.limit.value_or(effort_.found_at_once));
+    while (search.found.size() < most) {
+        auto row = rows->step();
+        if (!row) return tl::unexpected(row.error());
+        if (!*row) {
+            search.in_order.reset();
+            return {};
+        }
+        const Found found{rows->integer(0), rows->integer(1)};
+        if (last && found >= *last) continue;
+        auto matched = matches(*rows, query, part.path_decided);
+        if (!matched) return tl::unexpected(matched.error());
+        if (*matched) search.found.push_back(found);
+    }
+    return {};
+}
+
+Result<void> LogReader::read_found(Search& search, std::vector<LogRow>& piece) {
+    for (; search.next < search.found.size() && piece.size() < effort_.read_at_once; ++search.next) {
+        auto whole = read(search.found[search.next].id);
         if (!whole) return tl::unexpected(whole.error());
-        if (!visit(*whole)) return {};
+        // Retention may have taken it since it was found.
+        if (*whole) piece.push_back(std::move(**whole));
     }
     return {};
 }
 
 Result<std::int64_t> LogReader::query_after(const LogQuery& query, std::int64_t id, const Visit& visit) {
     statements_.clear();
-    auto rows = candidates({}, query, false);
-    if (!rows) return tl::unexpected(rows.error());
-    rows->bind(1, id);
-    while (true) {
-        auto row = rows->step();
-        if (!row) return tl::unexpected(row.error());
-        if (!*row) return id;
-        id = rows->integer(1);
-        auto matched = matches(*rows, query, false);
-        if (!matched) return tl::unexpected(matched.error());
-        if (!*matched) continue;
-        auto whole = read(id);
-        if (!whole) return tl::unexpected(whole.error());
-        if (!visit(*whole)) return id;
+    std::vector<LogRow> piece;
+    for (bool ended = false; !ended;) {
+        piece.clear();
+        auto read_piece = in_one_state([&]() -> Result<void> {
+            auto rows = candidates({}, query, false);
+            if (!rows) return tl::unexpected(rows.error());
+            rows->bind(1, id);
+            while (piece.size() < effort_.read_at_once) {
+                auto row = rows->step();
+                if (!row) return tl::unexpected(row.error());
+                ended = !*row;
+                if (ended) return {};
+                id = rows->integer(1);
+                auto matched = matches(*rows, query, false);
+                if (!matched) return tl::unexpected(matched.error());
+                if (!*matched) continue;
+                auto whole = read(id);
+                if (!whole) return tl::unexpected(whole.error());
+                if (*whole) piece.push_back(std::move(**whole));
+            }
+            return {};
+        });
+        if (!read_piece) return tl::unexpected(read_piece.error());
+        for (const LogRow& row : piece) {
+            if (!visit(row)) return row.id;
+        }
     }
+    return id;
 }
 
-Result<LogRow> LogReader::read(std::int64_t id) {
+Result<std::optional<LogRow>> LogReader::read(std::int64_t id) {
     if (!read_row_) {
         const std::pair<std::optional<Statement>*, const char*> statements[] = {
             {&read_row_,
@@ -737,9 +793,9 @@ Result<LogRow> LogReader::read(std::int64_t id) {
     from.bind(1, id);
     auto there = from.step();
     if (!there) return tl::unexpected(there.error());
+    if (!*there) return std::nullopt;
     LogRow row;
     row.id = id;
-    if (!*there) return fail(SQLITE_CORRUPT, "the event log's database: a row is in an index only");
     const auto u64 = [&from](int column) { return static_cast<std::uint64_t>(from.integer(column)); };
     row.kind = kind_of_number(from.integer(1));
     row.time_ns = from.integer(2);

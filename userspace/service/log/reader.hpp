@@ -36,13 +36,16 @@ struct LogEffort {
     std::size_t probed_rows = 30000;
     Bounds at_last{100000, 20000000};
     std::size_t dirs = 20000;  // looked up one by one
+    // Found, and of these read, before they are shown: no state of the database is held while somebody looks at them.
+    std::size_t found_at_once = 65536;
+    std::size_t read_at_once = 100;
 };
 
 class LogReader {
 public:
     static Result<LogReader> open(const std::string& path, const LogEffort& effort = {});
 
-    // Newest first. False from `visit` ends it.
+    // Newest first. False from `visit` ends it; it may take its time.
     using Visit = std::function<bool(const LogRow&)>;
     Result<void> query(const LogQuery& query, const Visit& visit);
     // What was written after the row `id`, oldest first, as far as `query` asks for it (its limit is not looked at). Returns the last id there is.
@@ -71,8 +74,17 @@ private:
         std::int64_t time_ns, id;
         auto operator<=>(const Found&) const = default;
     };
-    Result<void> answer(const LogQuery& query, const Visit& visit);
-    Result<void> answer_by(const Way& way, const LogQuery& query, const Visit& visit);
+    // How far an answer is.
+    struct Search {
+        std::vector<Found> found;      // newest first
+        std::size_t next = 0;          // of `found`, to be read
+        std::optional<Part> in_order;  // finds more of them, which are older than the last; without it that is all
+    };
+    Result<void> in_one_state(const std::function<Result<void>()>& read);
+    Result<void> begin_search(const LogQuery& query, Search& search);
+    Result<void> find(const Way& way, const LogQuery& query, std::vector<Found>& found);
+    Result<void> find_more(const LogQuery& query, Search& search);
+    Result<void> read_found(Search& search, std::vector<LogRow>& piece);
     // Among the newest rows there are enough that match: they are in `found`, newest first.
     Result<bool> probe(const LogQuery& query, std::vector<Found>& found);
     Result<void> leave_rarest(std::vector<std::string>& terms);
@@ -87,7 +99,7 @@ private:
         bool matched;
     };
     Result<KnownPath> look_at_path(std::int64_t path, const LogQuery& query);
-    Result<LogRow> read(std::int64_t id);
+    Result<std::optional<LogRow>> read(std::int64_t id);
 
     Connection connection_;
     LogEffort effort_;
