@@ -29,6 +29,36 @@ PY
 promtool check metrics <"$work/fdspan.prom" >/dev/null 2>&1 || fail "the text file"
 [ "$(stat -c %a "$work/fdspan.prom")" = 644 ] || fail "the text file can be read by node_exporter"
 
+# A mount point may have any bytes: one label each, as fdspan shows it, and Prometheus takes the rest, too.
+if [ "$(id -u)" -eq 0 ]; then
+    odd=$work/mnt$'\xff' even=$work/'mnt\xff' plain=$work/'a mount'
+    mkdir "$odd" "$even" "$plain"
+    unmount() { umount -l "$odd" "$even" "$plain" 2>/dev/null; }
+    trap 'unmount; cleanup' EXIT
+    for place in "$odd" "$even" "$plain"; do
+        mount -t tmpfs tmpfs "$place" || fail "mount on $place"
+    done
+    start_holder "
+import os, sys
+held = []
+for place, bytes in ((b'mnt\xff', 8192), (b'mnt\\\\xff', 16384), (b'a mount', 4096)):
+    path = os.fsencode('$work/') + place + b'/x'
+    held.append(os.open(path, os.O_CREAT | os.O_RDWR))
+    os.write(held[-1], b'x' * bytes)
+    os.unlink(path)"
+    labelled() {
+        scrape >"$work/scraped" 2>"$work/scrape.err" &&
+            grep -qF "fdspan_deleted_bytes{filesystem=\"$work/mnt\\\\xff\"} 8192" "$work/scraped" &&
+            grep -qF "fdspan_deleted_bytes{filesystem=\"$work/mnt\\\\\\\\xff\"} 16384" "$work/scraped" &&
+            grep -qF "fdspan_deleted_bytes{filesystem=\"$work/a mount\"} 4096" "$work/scraped"
+    }
+    until_true "labels of odd mount points" labelled
+    promtool check metrics <"$work/scraped" >"$work/out" 2>&1 || fail "promtool about odd mount points: $(head -3 "$work/out")"
+    kill "$holder"
+    unmount
+    trap cleanup EXIT
+fi
+
 # A deleted file that is held: the metric, the rule, the plugin.
 start_holder "
 import os

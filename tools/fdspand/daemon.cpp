@@ -78,7 +78,7 @@ private:
     std::unique_ptr<Tracker> tracker_;
     std::unique_ptr<service::ControlServer> control_;
     service::Monitor monitor_{{}};
-    std::shared_ptr<service::Metrics> metrics_ = std::make_shared<service::Metrics>();
+    std::shared_ptr<service::Metrics> metrics_ = std::make_shared<service::Metrics>(cli::escape);
     std::unique_ptr<prometheus::Exposer> exposer_;
     std::string textfile_problem_;
     service::EventCounts events_;

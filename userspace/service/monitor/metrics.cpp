@@ -16,6 +16,7 @@
 
 #include "base/clock.hpp"
 #include "base/unique_fd.hpp"
+#include "snapshot/procfs_parse.hpp"
 
 namespace fdspan::service {
 namespace {
@@ -50,30 +51,31 @@ private:
     std::vector<MetricFamily> families_;
 };
 
-// Where a device is mounted, by "major:minor" of /proc/self/mountinfo; the first place of several.
+// Where a device is mounted; the first place of several.
 std::map<DeviceNumber, std::string> mount_points() {
     std::map<DeviceNumber, std::string> places;
     std::ifstream file("/proc/self/mountinfo");
+    std::string place;
     for (std::string line; std::getline(file, line);) {
-        unsigned id = 0, parent = 0, major = 0, minor = 0;
-        int at = 0;
-        // 36 35 98:0 /root /mount …: the whole of a file system before a piece of it that is mounted elsewhere.
-        if (std::sscanf(line.c_str(), "%u %u %u:%u / %n", &id, &parent, &major, &minor, &at) != 4 || at == 0) continue;
-        places.emplace(DeviceNumber{major, minor}, line.substr(static_cast<std::size_t>(at), line.find(' ', static_cast<std::size_t>(at)) - static_cast<std::size_t>(at)));
+        const auto mount = procfs::parse_mountinfo_line(line);
+        // The whole of a file system before a piece of it that is mounted elsewhere.
+        if (!mount || mount->root != "/") continue;
+        procfs::decode_octal(mount->mount_point, place);
+        places.emplace(mount->dev, place);
     }
     return places;
 }
 
 double seconds(const timeval& time) { return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6; }
 
-void add_deleted(Families& families, const Monitor::Figures& figures) {
+void add_deleted(Families& families, const Monitor::Figures& figures, const EscapeName& escape) {
     const auto places = mount_points();
     std::map<std::string, std::pair<std::uint64_t, std::uint64_t>> by_filesystem;  // bytes, files
     // A series that comes and goes looks like a daemon that does.
     by_filesystem["/"] = {0, 0};
     for (const auto& [dev, deleted] : figures.deleted_by_device) {
         const auto place = places.find(dev);
-        auto& sum = by_filesystem[place != places.end() ? place->second : std::to_string(dev.major) + ":" + std::to_string(dev.minor)];
+        auto& sum = by_filesystem[place != places.end() ? escape(place->second) : std::to_string(dev.major) + ":" + std::to_string(dev.minor)];
         sum.first += deleted.bytes;
         sum.second += deleted.files;
     }
@@ -124,7 +126,7 @@ void Metrics::update(const Inputs& in) {
     auto& known = families.add("fdspan_open_ages", "How well the ages of what is open are known.", MetricType::Gauge);
     known.metric.push_back(metric({{"source", "kernel"}}, MetricType::Gauge, static_cast<double>(in.figures.exact_ages)));
     known.metric.push_back(metric({{"source", "bounded"}}, MetricType::Gauge, static_cast<double>(in.figures.bounded_ages)));
-    add_deleted(families, in.figures);
+    add_deleted(families, in.figures, escape_);
     double nearest = 0;
     for (const ProcessLoad& load : in.figures.loads) nearest = std::max(nearest, static_cast<double>(load.open) / static_cast<double>(load.limit));
     families.gauge("fdspan_nofile_ratio_max", "The greatest part of its RLIMIT_NOFILE that a process has in use.", nearest);

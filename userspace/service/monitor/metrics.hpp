@@ -4,9 +4,11 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <prometheus/collectable.h>
@@ -27,10 +29,15 @@ struct EventCounts {
     std::uint64_t lost_records = 0;
 };
 
+// A label's value: UTF-8, and another for each name. The caller of the library knows how its users see names elsewhere.
+using EscapeName = std::function<std::string(std::string_view)>;
+
 class Metrics : public prometheus::Collectable {
 public:
     // Labels have few values: file systems beyond this many are "other".
     static constexpr std::size_t max_filesystems = 20;
+
+    explicit Metrics(EscapeName escape) : escape_(std::move(escape)) {}
 
     struct Inputs {
         const Monitor::Figures& figures;
@@ -49,6 +56,7 @@ public:
     Result<void> write_textfile(const std::string& path) const;
 
 private:
+    EscapeName escape_;
     mutable std::mutex mutex_;
     std::vector<prometheus::MetricFamily> families_;
 };
