@@ -27,6 +27,7 @@ for peer in idle:
 assert b"fdspan_" in urllib.request.urlopen("http://" + sys.argv[1] + "/metrics", timeout=40).read()
 PY
 promtool check metrics <"$work/fdspan.prom" >/dev/null 2>&1 || fail "the text file"
+grep '^process_' "$work/fdspan.prom" && fail "the text file has names that are node_exporter's own"
 [ "$(stat -c %a "$work/fdspan.prom")" = 644 ] || fail "the text file can be read by node_exporter"
 
 # A mount point may have any bytes: one label each, as fdspan shows it, and Prometheus takes the rest, too.
@@ -132,4 +133,24 @@ until_true "the leak is suspected: $(cat "$work/out")" suspected
 grep -q "spool-#" "$work/out" || fail "its evidence: $(cat "$work/out")"
 grep -q "\[$steady\] may leak" "$work/out" && fail "a process that stays as it is leaks nothing: $(cat "$work/out")"
 stop_daemon
+[ -e "$work/fdspan.prom" ] && fail "the text file outlives the daemon"
+
+cat >"$work/rules_test.yml" <<END
+rule_files: ["$monitoring/fdspan.rules.yml"]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - {series: 'node_textfile_mtime_seconds{instance="a", file="/var/lib/x/fdspan.prom"}', values: '0x30'}
+      - {series: 'node_textfile_mtime_seconds{instance="b", file="/var/lib/x/fdspan.prom"}', values: '0+60x30'}
+      - {series: 'node_textfile_mtime_seconds{instance="c", file="/var/lib/fdspan/other.prom"}', values: '0x30'}
+    alert_rule_test:
+      - {eval_time: 5m, alertname: FdspanTextfileOld}
+      - eval_time: 10m
+        alertname: FdspanTextfileOld
+        exp_alerts:
+          - exp_labels: {severity: warning, instance: a, file: /var/lib/x/fdspan.prom}
+            exp_annotations: {summary: "fdspand of a has not written /var/lib/x/fdspan.prom for 10m 0s"}
+END
+promtool test rules "$work/rules_test.yml" >"$work/out" 2>&1 || fail "the rule for a text file: $(cat "$work/out")"
 finish

@@ -68,6 +68,7 @@ private:
     Result<void> process();
     Result<void> answer_clients();
     void sample();
+    void remove_textfile();
     void take(const Event& event);
     void reload();
 
@@ -81,6 +82,7 @@ private:
     std::shared_ptr<service::Metrics> metrics_ = std::make_shared<service::Metrics>(cli::escape);
     std::unique_ptr<prometheus::Exposer> exposer_;
     std::string textfile_problem_;
+    std::string textfile_written_;  // which of them is there
     service::EventCounts events_;
     std::uint64_t started_ns_ = boottime_now_ns();
     std::size_t warnings_said_ = 0;
@@ -168,11 +170,18 @@ void Daemon::sample() {
     monitor_.sample(tracker_->index(), boottime_now_ns());
     metrics_->update({monitor_.figures(), tracker_->index().counts(), tracker_->statistics(), events_, log_->status(),
                       control_ ? control_->counts() : service::ControlCounts{}, to_string(tracker_->backend()), started_ns_});
+    if (textfile_written_ != config_.textfile) remove_textfile();
     if (config_.textfile.empty()) return;
     const auto written = metrics_->write_textfile(config_.textfile);
+    if (written) textfile_written_ = config_.textfile;
     const std::string problem = written ? std::string() : written.error().message;
     if (!problem.empty() && problem != textfile_problem_) spdlog::error("{}", cli::escape(problem));
     textfile_problem_ = problem;
+}
+
+void Daemon::remove_textfile() {
+    if (!textfile_written_.empty()) service::remove_textfile(textfile_written_);
+    textfile_written_.clear();
 }
 
 void Daemon::take(const Event& event) {
@@ -264,6 +273,7 @@ Result<void> Daemon::loop() {
         if (boottime_now_ns() >= monitor_.next_ns()) sample();
     }
     ::sd_notify(0, "STOPPING=1");
+    remove_textfile();
     spdlog::info("stopping");
     return {};
 }

@@ -186,7 +186,10 @@ std::vector<MetricFamily> Metrics::Collect() const {
 }
 
 Result<void> Metrics::write_textfile(const std::string& path) const {
-    const std::string text = prometheus::TextSerializer().Serialize(Collect());
+    std::vector<MetricFamily> families = Collect();
+    // node_exporter shows its own by these names, and drops a file's.
+    std::erase_if(families, [](const MetricFamily& family) { return family.name.starts_with("process_"); });
+    const std::string text = prometheus::TextSerializer().Serialize(families);
     const std::string staged = path + ".tmp";  // node_exporter reads *.prom only
     struct stat status {};
     if (::lstat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) return fail(EINVAL, path + " is not a regular file, and left alone");
@@ -208,6 +211,11 @@ Result<void> Metrics::write_textfile(const std::string& path) const {
     }
     if (::fchmod(file.get(), 0644) != 0 || ::rename(staged.c_str(), path.c_str()) != 0) return fail_errno(errno, "put " + path + " in place");
     return {};
+}
+
+void remove_textfile(const std::string& path) {
+    struct stat status {};
+    if (::lstat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode)) ::unlink(path.c_str());
 }
 
 Result<std::unique_ptr<prometheus::Exposer>> serve_metrics(const std::string& address, const std::shared_ptr<Metrics>& metrics) {

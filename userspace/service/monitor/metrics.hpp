@@ -52,7 +52,7 @@ public:
     void update(const Inputs& inputs);
     [[nodiscard]] std::vector<prometheus::MetricFamily> Collect() const override;
 
-    // Whole or not at all, readable by everybody.
+    // Whole or not at all, readable by everybody; without what node_exporter has of itself.
     Result<void> write_textfile(const std::string& path) const;
 
 private:
@@ -60,6 +60,9 @@ private:
     mutable std::mutex mutex_;
     std::vector<prometheus::MetricFamily> families_;
 };
+
+// What is not written any more would be scraped for ever.
+void remove_textfile(const std::string& path);
 
 // Serves them until it goes. `address` as "127.0.0.1:9731".
 [[nodiscard]] Result<std::unique_ptr<prometheus::Exposer>> serve_metrics(const std::string& address, const std::shared_ptr<Metrics>& metrics);
