@@ -51,6 +51,26 @@ for arguments in '--config /nonexistent' "--config $work/pipe" '--config /dev/ze
     [ "$(wc -l <"$work/err")" -eq 1 ] || fail "fdspand $arguments: one line: $(cat "$work/err")"
 done
 
+# Lines have a priority where standard error is the journal, and only there.
+said_to_journal() { # DEVICE:INODE
+    JOURNAL_STREAM=$1 "$fdspand" --config "$work/settled.json" --backend procfs --pinned false --database '' --metrics '' --socket "$work/prio.sock" 2>>"$work/journal" &
+    daemon=$!
+    background+=("$daemon")
+    until_true "it is ready" grep -q 'ready$' "$work/journal"
+    echo '{"backend": 5}' >"$work/settled.json"
+    kill -HUP "$daemon"
+    until_true "it says what is wrong" grep -q 'not reloaded' "$work/journal"
+    stop_daemon
+}
+: >"$work/journal"
+echo '{}' >"$work/settled.json"
+said_to_journal "$(stat -c %d:%i "$work/journal")"
+grep -q '^<6>ready$' "$work/journal" && grep -q '^<3>not reloaded' "$work/journal" || fail "priorities: $(cat "$work/journal")"
+: >"$work/journal"
+echo '{}' >"$work/settled.json"
+said_to_journal 1:2
+grep -q '^<' "$work/journal" && fail "priorities for nobody: $(cat "$work/journal")"
+
 # systemd hears that it is ready, that it lives, and that it stops.
 python3 - "$work/notify" >"$work/notified" <<'PY' &
 import socket, sys

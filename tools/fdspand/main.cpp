@@ -1,14 +1,18 @@
 // fdspand: fdspan as a service: an event log that survives, exact ages for everybody, figures for the monitoring.
 #include <signal.h>
 #include <sys/stat.h>
+#include <syslog.h>
 #include <unistd.h>
 
 #include <clocale>
 #include <cstdarg>
 #include <cstdio>
 #include <exception>
+#include <memory>
+#include <string>
 
 #include <bpf/libbpf.h>
+#include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <systemd/sd-daemon.h>
@@ -24,10 +28,34 @@ namespace {
 using cli::exit_done;
 using cli::exit_error;
 
+// %N, the "<6>" that systemd takes for a line's priority.
+class PriorityFlag : public spdlog::custom_flag_formatter {
+public:
+    void format(const spdlog::details::log_msg& message, const std::tm&, spdlog::memory_buf_t& out) override {
+        const int priority = message.level >= spdlog::level::err    ? LOG_ERR
+                             : message.level == spdlog::level::warn ? LOG_WARNING
+                             : message.level == spdlog::level::info ? LOG_INFO
+                                                                    : LOG_DEBUG;
+        out.push_back('<');
+        out.push_back(static_cast<char>('0' + priority));
+        out.push_back('>');
+    }
+    [[nodiscard]] std::unique_ptr<custom_flag_formatter> clone() const override { return std::make_unique<PriorityFlag>(); }
+};
+
+// The variable may be inherited by who has another standard error.
+bool stderr_is_journal() {
+    const char* const stream = std::getenv("JOURNAL_STREAM");
+    struct stat status {};
+    return stream != nullptr && ::fstat(STDERR_FILENO, &status) == 0 && stream == std::to_string(status.st_dev) + ":" + std::to_string(status.st_ino);
+}
+
 // Formats a line for the journal when systemd reads it: with the priority in front instead of the time.
 void set_up_log() {
     auto logger = std::make_shared<spdlog::logger>("fdspand", std::make_shared<spdlog::sinks::stderr_sink_mt>());
-    logger->set_pattern(std::getenv("JOURNAL_STREAM") != nullptr ? "%v" : "%Y-%m-%dT%H:%M:%S.%e%z %n: %l: %v");
+    auto formatter = std::make_unique<spdlog::pattern_formatter>();
+    formatter->add_flag<PriorityFlag>('N').set_pattern(stderr_is_journal() ? "%N%v" : "%Y-%m-%dT%H:%M:%S.%e%z %n: %l: %v");
+    logger->set_formatter(std::move(formatter));
     const char* const level = std::getenv("FDSPAN_LOG");
     logger->set_level(level != nullptr && std::string_view(level) == "debug" ? spdlog::level::debug : spdlog::level::info);
     logger->flush_on(spdlog::level::trace);
