@@ -36,6 +36,22 @@ done
 inside /usr/sbin/fdspand --config /usr/share/doc/fdspan/examples/fdspand.json --check-config
 expect_code 0 "the example is good"
 
+# Enabled at first, as it was left after that.
+link=$system/etc/systemd/system/multi-user.target.wants/fdspand.service
+is_enabled() { [ -L "$link" ] && [ -L "$system/etc/systemd/system/sockets.target.wants/fdspand.socket" ]; }
+is_enabled || fail "it is enabled"
+inside dpkg -r fdspan
+expect_code 0 "dpkg -r: $(tail -3 "$work/err")"
+inside dpkg -i /tmp/fdspan.deb
+is_enabled || fail "removed and installed again it is enabled"
+inside systemctl disable fdspand.service fdspand.socket
+[ -L "$link" ] && fail "systemctl disable: $(cat "$work/err")"
+inside dpkg -i /tmp/fdspan.deb
+[ -L "$link" ] && fail "an upgrade enables what was disabled"
+inside dpkg -r fdspan
+inside dpkg -i /tmp/fdspan.deb
+[ -L "$link" ] && fail "so does a removal"
+
 inside usermod -aG fdspan nobody
 expect_code 0 "its group takes members"
 
