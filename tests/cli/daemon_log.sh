@@ -49,6 +49,13 @@ wait "$follower"
 code=$?
 expect_code 0 "SIGTERM ends --follow"
 
+# A pipe is found by the label that it is shown by.
+pipe=$(python3 -c 'import os, time; fd = os.pipe()[0]; time.sleep(1.2); print(os.readlink(f"/proc/self/fd/{fd}")); os.close(fd)')
+until_logged --path "$pipe" --json
+expect_code 0 "--path $pipe"
+jq -s -e --arg path "$pipe" 'length >= 1 and all(.[]; .path == $path)' "$work/out" >/dev/null || fail "and it alone: $(head -c 600 "$work/out")"
+expect_not_logged --path "pipe:[1]"
+
 # A file renamed by logrotate is opened anew.
 mv "$work/log.jsonl" "$work/log.jsonl.old"
 kill -HUP "$daemon"

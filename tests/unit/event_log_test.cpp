@@ -221,6 +221,14 @@ TEST_CASE("a pipe's number is no name of its own", "[log]") {
     REQUIRE(connection);
     CHECK(connection->integer("SELECT count(*) FROM paths").value() == 1);
     CHECK(ask(folder.file("e.db")).front().path == "pipe:[100]");
+    LogQuery query;
+    query.path_glob = "pipe:";
+    CHECK(ask(folder.file("e.db"), query).size() == 100);
+    query.ino = 50;
+    REQUIRE(ask(folder.file("e.db"), query).size() == 1);
+    CHECK(ask(folder.file("e.db"), query).front().path == "pipe:[50]");
+    query.ino = 101;
+    CHECK(ask(folder.file("e.db"), query).empty());
 }
 
 TEST_CASE("ids go on where they ended when the log is opened again", "[log]") {

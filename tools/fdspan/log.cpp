@@ -146,6 +146,24 @@ int show(const LogOptions& options, LogReader reader, Output& output) {
     return output.finish(*lost != 0 ? exit_incomplete : exit_done);
 }
 
+// "pipe:[12]" and "socket:[12]", as they are shown, are one each, not sets of characters.
+bool take_label(const std::string& text, LogQuery& query) {
+    std::string plain;
+    for (std::size_t at = 0; at < text.size(); ++at) {
+        if (text[at] == '\\' && at + 1 < text.size() && (text[at + 1] == '[' || text[at + 1] == ']')) ++at;
+        plain += text[at];
+    }
+    const std::size_t bracket = plain.find(":[");
+    if (bracket == std::string::npos || plain.find('/') != std::string::npos || !plain.ends_with(']')) return false;
+    const std::string_view number = std::string_view(plain).substr(bracket + 2, plain.size() - bracket - 3);
+    std::uint64_t ino = 0;
+    const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), ino);
+    if (error != std::errc() || end != number.data() + number.size()) return false;
+    query.path_glob = plain.substr(0, bracket + 1);
+    query.ino = ino;
+    return true;
+}
+
 ParseText into_time(std::optional<std::int64_t>& target) {
     return [&target](const std::string& text) -> Result<void> {
         const Result<std::int64_t> parsed = parse_wall_time_ns(text, WallClock::now().to_realtime_ns(boottime_now_ns()));
@@ -168,7 +186,8 @@ int run_log(std::vector<std::string> arguments, Output& output) {
     add_value(app, "--until", "TIME", "Only what happened then or before", into_time(options.query.until_ns));
     add_value(app, "--path", "GLOB", "Only files of this name, a shell pattern whose * matches / too", [&](const std::string& text) -> Result<void> {
         if (text.empty()) return fail(EINVAL, "the pattern is empty");
-        options.query.path_glob = text;
+        options.query.ino.reset();
+        if (!take_label(text, options.query)) options.query.path_glob = text;
         return {};
     });
     add_repeated(app, "-p,--pid", "PID", "Only these processes (repeatable, comma lists)",

@@ -331,6 +331,7 @@ Result<Statement> LogReader::candidates(const Part& part, const LogQuery& query,
     column("deleted", query.deleted);
     column("duration_ns", query.min_duration_ns.has_value());
     column("bytes", query.min_bytes.has_value());
+    column("ino", query.ino.has_value());
     sql += " FROM events";
     if (newest_first) {
         sql += " INDEXED BY " + part.index + " WHERE time_ns BETWEEN ?2 AND ?3" + part.condition + " ORDER BY time_ns DESC, id DESC";
@@ -384,6 +385,7 @@ Result<bool> LogReader::matches(Statement& row, const LogQuery& query, bool path
         const auto bytes = row.optional_integer(6);
         if (!bytes || static_cast<std::uint64_t>(*bytes) < *query.min_bytes) return false;
     }
+    if (query.ino && static_cast<std::uint64_t>(row.optional_integer(7).value_or(0)) != *query.ino) return false;
     if (query.path_glob.empty() || path_decided) return true;
     const auto path = row.optional_integer(3);
     if (!path) return false;

@@ -19,6 +19,7 @@ namespace fdspan::service {
 struct LogQuery {
     std::optional<std::int64_t> since_ns, until_ns;    // wall clock, inclusive
     std::string path_glob;                             // as fnmatch(3) without flags: * and ? match a slash, too; empty: any
+    std::optional<std::uint64_t> ino;                  // the number of what has a label for a name: "pipe:" is the path of all pipes
     std::vector<pid_t> pids;                           // empty: any
     bool deleted = false;
     std::optional<std::uint64_t> min_duration_ns;      // certainly at least
