@@ -4,7 +4,8 @@
 
 start_daemon --jsonl "$work/log.jsonl"
 began=$(date -u +%Y-%m-%dT%H:%M:%SZ)
-timeout 300 "$FDSPAN" log --database "$database" --follow --json --path "$work/span-*" --limit 1 >"$work/followed" 2>"$work/follow.err" &
+# --foreground: in the other mode timeout signals twice, and the second SIGTERM kills.
+timeout --foreground 300 "$FDSPAN" log --database "$database" --follow --json --path "$work/span-*" --limit 1 >"$work/followed" 2>"$work/follow.err" &
 follower=$!
 background+=("$follower")
 python3 - "$work" <<'PY'
