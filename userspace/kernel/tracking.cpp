@@ -920,16 +920,10 @@ Result<std::pair<std::uint64_t, std::uint64_t>> PinnedTracking::description_fill
     if (bpf_obj_get_info_by_fd(descriptions_.get(), &info, &info_bytes) != 0) {
         return fail_errno(errno, "ask about the descriptions map");
     }
-    std::uint64_t key = 0;
-    std::uint64_t count = 0;
-    const void* previous = nullptr;
-    std::uint64_t next = 0;
-    while (count <= info.max_entries && bpf_map_get_next_key(descriptions_.get(), previous, &next) == 0) {
-        ++count;
-        key = next;
-        previous = &key;
-    }
-    return std::pair<std::uint64_t, std::uint64_t>(count, info.max_entries);
+    auto count = count_entries(descriptions_.get(), info.key_size, info.value_size);
+    if (!count) return tl::unexpected(count.error());
+    // Entries that come and go meanwhile may be counted beside those that took their room.
+    return std::pair<std::uint64_t, std::uint64_t>(std::min<std::uint64_t>(*count, info.max_entries), info.max_entries);
 }
 
 Result<std::vector<std::uint32_t>> PinnedTracking::pointer_key() const {
