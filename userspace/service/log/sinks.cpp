@@ -80,7 +80,6 @@ std::string JsonlFile::rotate() {
 }
 
 std::string JsonlFile::flush() {
-    if (buffer_.empty()) return {};
     std::string problem = file_.valid() ? std::string() : open();
     if (problem.empty() && size_ != 0 && size_ + buffer_.size() > settings_.max_bytes) problem = rotate();
     std::size_t written = 0;
@@ -198,6 +197,8 @@ void Sinks::Worker::open() {
 
 void Sinks::Worker::run() {
     if (settings_.begin_thread) settings_.begin_thread();
+    // A file that can't be written is told of now, not with the first row.
+    (void)write_jsonl({});
     while (true) {
         std::vector<LogRow> rows;
         {
