@@ -86,10 +86,7 @@ FsTraits fs_traits(std::string_view type) {
 std::uint64_t MountTable::parse(std::string_view mountinfo) {
     std::uint64_t unparsed = 0;
     while (!mountinfo.empty()) {
-        const std::size_t end = std::min(mountinfo.find('\n'), mountinfo.size());
-        const std::string_view line = mountinfo.substr(0, end);
-        mountinfo.remove_prefix(std::min(end + 1, mountinfo.size()));
-        const auto parsed = parse_mountinfo_line(line);
+        const auto parsed = parse_mountinfo_line(take_part(mountinfo, '\n'));
         if (!parsed) {
             ++unparsed;
             continue;
