@@ -353,6 +353,39 @@ TEST_CASE("a database that a link leads to is put back where it was", "[log]") {
     CHECK(std::filesystem::is_symlink(path));
 }
 
+TEST_CASE("a link to the database that is deleted is put back, and one that leads elsewhere is followed", "[log]") {
+    const Folder folder;
+    std::filesystem::create_directory(folder.file("d"));
+    const std::string path = folder.file("e.db"), target = folder.file("d/e.db");
+    std::filesystem::create_symlink(target, path);
+    Running running(path);
+    running.log->push(closed_row("/before", 1, second * 5, second));
+    REQUIRE(eventually([&] { return running.log->status().committed == 1; }));
+    std::size_t expected = 2;
+    bool moved = false;
+    SECTION("the link alone") { std::filesystem::remove(path); }
+    SECTION("and the write-ahead log") {
+        std::filesystem::remove(path);
+        std::filesystem::remove(target + "-wal");
+    }
+    SECTION("another link") {
+        std::filesystem::create_symlink(folder.file("d/other.db"), folder.file("link"));
+        std::filesystem::rename(folder.file("link"), path);
+        moved = true;
+        expected = 1;
+    }
+    REQUIRE(eventually([&] { return std::filesystem::exists(path); }));
+    running.log->push(closed_row("/after", 1, second * 6, second));
+    REQUIRE(eventually([&] { return running.log->status().committed == 2; }));
+    CHECK(running.log->status().restored == (moved ? 0 : 1));
+    running.log.reset();
+    CHECK(std::filesystem::is_symlink(path));
+    const auto rows = ask(path);
+    REQUIRE(rows.size() == expected);
+    CHECK(rows.front().path == "/after");
+    CHECK(ask(target).size() == (moved ? 1 : 2));
+}
+
 TEST_CASE("a database that is emptied when only it had the rows is set aside and begun anew", "[log]") {
     const Folder folder;
     const std::string path = folder.file("e.db");

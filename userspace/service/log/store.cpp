@@ -423,7 +423,11 @@ std::optional<LogStore::FileId> LogStore::id_of_file(const std::string& path) {
 
 FileIdentity LogStore::identity() const {
     struct stat status {};
-    if (::stat(settings_.path.c_str(), &status) != 0) return errno == ENOENT || errno == ENOTDIR ? FileIdentity::gone : FileIdentity::same;
+    if (::stat(settings_.path.c_str(), &status) != 0) {
+        if (errno != ENOENT && errno != ENOTDIR) return FileIdentity::same;
+        // A link to where nothing is yet, while ours is where it was.
+        return ::lstat(settings_.path.c_str(), &status) == 0 && id_of_file(file_) == id_ ? FileIdentity::replaced : FileIdentity::gone;
+    }
     if (FileId{status.st_dev, status.st_ino} != id_) return FileIdentity::replaced;
     // Whoever opens an emptied database makes SQLite delete its write-ahead log.
     if (status.st_size == 0) return FileIdentity::damaged;
@@ -436,6 +440,13 @@ FileIdentity LogStore::identity() const {
 }
 
 Result<void> LogStore::restore_file() const {
+    // Only a link that led to it went.
+    if (identity() == FileIdentity::gone && id_of_file(file_) == id_) {
+        if (::symlink(file_.c_str(), settings_.path.c_str()) != 0) {
+            return fail(SQLITE_IOERR, "put the link to the event log back: " + std::generic_category().message(errno));
+        }
+        if (identity() == FileIdentity::same) return {};
+    }
     const std::string staged = file_ + ".restoring";
     ::unlink(staged.c_str());
     const auto copy = [&]() -> Result<void> {
