@@ -802,6 +802,21 @@ TEST_CASE("a JSON file that is no regular file is neither written to nor waited 
     CHECK(std::distance(std::filesystem::directory_iterator(folder.path), {}) == 1);
 }
 
+TEST_CASE("a JSON file that is deleted or emptied under the log is gone on with from there", "[log]") {
+    const Folder folder;
+    const std::string path = folder.file("log");
+    JsonlFile file({path, GENERATE(10U, 100U), 2}, [](std::string& out, const LogRow& row) { out += row.path; });
+    file.add(closed_row("/before", 1, 1, 1));
+    REQUIRE(file.flush().empty());
+    SECTION("deleted") { std::filesystem::remove(path); }
+    SECTION("emptied, as logrotate's copytruncate does it") { std::filesystem::resize_file(path, 0); }
+    file.add(closed_row("/after", 1, 1, 1));
+    REQUIRE(file.flush().empty());
+    REQUIRE(std::filesystem::exists(path));
+    CHECK(std::filesystem::file_size(path) == 7);
+    CHECK(std::distance(std::filesystem::directory_iterator(folder.path), {}) == 1);
+}
+
 TEST_CASE("a rotation puts nothing in the place of what is no regular file", "[log]") {
     const Folder folder;
     REQUIRE(::mkfifo(folder.file("log.2").c_str(), 0600) == 0);

@@ -80,7 +80,13 @@ std::string JsonlFile::rotate() {
 }
 
 std::string JsonlFile::flush() {
-    std::string problem = file_.valid() ? std::string() : open();
+    std::string problem;
+    // Others may have emptied it meanwhile; what goes into one that they deleted nobody reads.
+    if (struct stat status {}; file_.valid() && ::fstat(file_.get(), &status) == 0 && status.st_nlink != 0) {
+        size_ = static_cast<std::uint64_t>(status.st_size);
+    } else {
+        problem = open();
+    }
     if (problem.empty() && size_ != 0 && size_ + buffer_.size() > settings_.max_bytes) problem = rotate();
     std::size_t written = 0;
     while (problem.empty() && written < buffer_.size()) {
