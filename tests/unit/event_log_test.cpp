@@ -863,6 +863,22 @@ TEST_CASE("a journal that takes nothing keeps neither the database nor the end w
     CHECK(boottime_now_ns() - ends_ns < 8 * second);
 }
 
+TEST_CASE("new settings alone do not make the journal take rows again", "[log]") {
+    const Folder folder;
+    EventLogSettings settings = Running::settings_for("", 100);
+    settings.journal = true;
+    settings.journal_socket = folder.file("socket");
+    Running running(settings);
+    running.log->push(closed_row("/x", 1, second * 5, second));
+    REQUIRE(eventually([&] { return running.has_said("the journal does not take events"); }));
+    settings.jsonl = JsonlSettings{folder.file("log")};
+    running.log->reconfigure(settings);
+    REQUIRE(eventually([&] { return std::filesystem::exists(folder.file("log")); }));
+    running.log->push(closed_row("/y", 1, second * 6, second));
+    REQUIRE(eventually([&] { return running.log->status().sinks_dropped == 2; }));
+    CHECK_FALSE(running.has_said("takes rows again"));
+}
+
 TEST_CASE("a restarted journal is found again", "[log]") {
     const Folder folder;
     Journal journal(folder.file("socket"));

@@ -298,12 +298,13 @@ std::uint64_t Sinks::Worker::write_jsonl(const std::vector<LogRow>& rows) {
     for (const LogRow& row : rows) jsonl_->add(row);
     const std::string problem = jsonl_->flush();
     const std::uint64_t not_taken = jsonl_->dropped() - before;
-    note_problem(jsonl_problem_, problem, jsonl_left_out_, not_taken, "the JSON file");
+    // A file that could be opened has not taken a row yet.
+    if (!rows.empty() || !problem.empty()) note_problem(jsonl_problem_, problem, jsonl_left_out_, not_taken, "the JSON file");
     return not_taken;
 }
 
 std::uint64_t Sinks::Worker::write_journal(const std::vector<LogRow>& rows) {
-    if (!journal_) return 0;
+    if (!journal_ || rows.empty()) return 0;
     std::uint64_t not_taken = 0;
     int problem = 0;
     std::string json;
