@@ -50,11 +50,13 @@ wait "$follower"
 code=$?
 expect_code 0 "SIGTERM ends --follow"
 
-# A pipe is found by the label that it is shown by.
-pipe=$(python3 -c 'import os, time; fd = os.pipe()[0]; time.sleep(1.2); print(os.readlink(f"/proc/self/fd/{fd}")); os.close(fd)')
-until_logged --path "$pipe" --json
-expect_code 0 "--path $pipe"
-jq -s -e --arg path "$pipe" 'length >= 1 and all(.[]; .path == $path)' "$work/out" >/dev/null || fail "and it alone: $(head -c 600 "$work/out")"
+# What has no name is found by the label that it is shown by.
+for make in 'os.pipe()[0]' 'os.eventfd(0)'; do
+    label=$(python3 -c "import os, time; fd = os.dup($make); time.sleep(1.2); print(os.readlink(f'/proc/self/fd/{fd}')); os.close(fd)")
+    until_logged --path "$label" --json
+    expect_code 0 "--path $label"
+    jq -s -e --arg path "$label" 'length >= 1 and all(.[]; .path == $path)' "$work/out" >/dev/null || fail "and it alone: $(head -c 600 "$work/out")"
+done
 expect_not_logged --path "pipe:[1]"
 
 # A file renamed by logrotate is opened anew.

@@ -146,7 +146,7 @@ int show(const LogOptions& options, LogReader reader, Output& output) {
     return output.finish(*lost != 0 ? exit_incomplete : exit_done);
 }
 
-// "pipe:[12]" and "socket:[12]", as they are shown, are one each, not sets of characters.
+// "pipe:[12]" and "anon_inode:[eventfd]", as they are shown, are names, not sets of characters.
 bool take_label(const std::string& text, LogQuery& query) {
     std::string plain;
     for (std::size_t at = 0; at < text.size(); ++at) {
@@ -155,12 +155,16 @@ bool take_label(const std::string& text, LogQuery& query) {
     }
     const std::size_t bracket = plain.find(":[");
     if (bracket == std::string::npos || plain.find('/') != std::string::npos || !plain.ends_with(']')) return false;
-    const std::string_view number = std::string_view(plain).substr(bracket + 2, plain.size() - bracket - 3);
+    const std::string_view inside = std::string_view(plain).substr(bracket + 2, plain.size() - bracket - 3);
     std::uint64_t ino = 0;
-    const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), ino);
-    if (error != std::errc() || end != number.data() + number.size()) return false;
-    query.path_glob = plain.substr(0, bracket + 1);
-    query.ino = ino;
+    const auto [end, error] = std::from_chars(inside.data(), inside.data() + inside.size(), ino);
+    if (error == std::errc() && end == inside.data() + inside.size()) {
+        query.path_glob = plain.substr(0, bracket + 1);
+        query.ino = ino;
+        return true;
+    }
+    if (plain != text || plain.find_first_of("*?\\") != std::string::npos) return false;
+    query.path_glob = plain.insert(bracket + 1, "\\");
     return true;
 }
 
