@@ -42,8 +42,6 @@ public:
     }
     // Writes what was added, whole lines or nothing. Returns "" or what went wrong.
     std::string flush();
-    // The next flush opens the path again: somebody has renamed the file.
-    void reopen() { file_.reset(); }
 
     [[nodiscard]] std::uint64_t dropped() const { return dropped_; }
 

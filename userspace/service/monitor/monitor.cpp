@@ -273,7 +273,6 @@ std::optional<LeakSuspicion> Monitor::judge(const Index& index, pid_t pid, const
 
 std::string Monitor::check_json(const Index& index, Sight& sight, bool certain) const {
     using nlohmann::json;
-    const auto text = [](const std::string& bytes) { return bytes; };
     json deleted = json::array(), loads = json::array(), leaks = json::array();
     const bool sees_all = sight.viewer().sees_all();
     DeletedSum sum = sees_all ? figures_.deleted_sum : DeletedSum{};
@@ -300,12 +299,12 @@ std::string Monitor::check_json(const Index& index, Sight& sight, bool certain) 
     const bool more = figures_.sizes_lack || (!sees_all && figures_.deleted.size() < figures_.deleted_sum.files);
     for (const ProcessLoad& load : figures_.loads) {
         if (loads.size() >= shown || !sight.sees(load.pid, load.started)) continue;
-        loads.push_back({{"pid", load.pid}, {"comm", text(load.comm)}, {"open", load.open}, {"limit", load.limit}});
+        loads.push_back({{"pid", load.pid}, {"comm", load.comm}, {"open", load.open}, {"limit", load.limit}});
     }
     for (const LeakSuspicion& leak : figures_.leaks) {
         if (!sight.sees(leak.pid, leak.started)) continue;
-        leaks.push_back({{"pid", leak.pid}, {"comm", text(leak.comm)}, {"from", leak.from}, {"to", leak.to}, {"window_ns", leak.window_ns},
-                         {"files", text(leak.files)}, {"files_open", leak.files_open}, {"files_new", leak.files_new}, {"oldest_age_ns", leak.oldest_age_ns}});
+        leaks.push_back({{"pid", leak.pid}, {"comm", leak.comm}, {"from", leak.from}, {"to", leak.to}, {"window_ns", leak.window_ns},
+                         {"files", leak.files}, {"files_open", leak.files_open}, {"files_new", leak.files_new}, {"oldest_age_ns", leak.oldest_age_ns}});
     }
     const json answer{{"schema", 1}, {"certain", certain}, {"at_boottime_ns", figures_.at_ns}, {"deleted_bytes", sum.bytes}, {"deleted_files", sum.files},
                       {"deleted_oldest_ns", oldest_ns}, {"deleted_more", more}, {"deleted", deleted}, {"loads", loads}, {"leaks", leaks}};
