@@ -52,6 +52,23 @@ inside dpkg -r fdspan
 inside dpkg -i /tmp/fdspan.deb
 [ -L "$link" ] && fail "so does a removal"
 
+# What was stopped is not started by an upgrade; what failed, or is about to be tried again, is.
+mkdir -p "$system/run/systemd/system" "$system/tmp/said"
+printf '#!/bin/sh\nfor unit; do :; done\ncat "/tmp/said/$unit"\ngrep -qx active "/tmp/said/$unit"\n' >"$system/tmp/said/systemctl"
+chmod +x "$system/tmp/said/systemctl"
+echo active >"$system/tmp/said/fdspand.socket"
+started_by_upgrade() {
+    echo "$1" >"$system/tmp/said/fdspand.service"
+    inside env PATH="/tmp/said:$PATH" /var/lib/dpkg/info/fdspan.preinst upgrade 1
+    expect_code 0 "preinst, the service $1: $(cat "$work/err")"
+    inside env PATH="/tmp/said:$PATH" /var/lib/dpkg/info/fdspan.preinst abort-upgrade 2
+    grep -qx fdspand.socket "$system/run/fdspand-running" || fail "the socket is started again: $(cat "$system/run/fdspand-running")"
+    grep -qx fdspand.service "$system/run/fdspand-running"
+}
+for state in active activating reloading failed; do started_by_upgrade "$state" || fail "an upgrade starts what was $state"; done
+for state in inactive deactivating unknown; do started_by_upgrade "$state" && fail "an upgrade starts what was $state"; done
+rm -r "$system/run/systemd" "$system/run/fdspand-running" "$system/tmp/said"
+
 inside usermod -aG fdspan nobody
 expect_code 0 "its group takes members"
 
