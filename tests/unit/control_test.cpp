@@ -184,3 +184,13 @@ TEST_CASE("clients of one user that do not read share one bound of memory, and a
         world.received[client].clear();
     }
 }
+
+TEST_CASE("who is refused is not counted as answered") {
+    Served world(2);
+    world.ask(0, MessageType::error);
+    world.ask(1, MessageType::ask_check);
+    CHECK(count_of(world.answer(0), MessageType::error) == 1);
+    CHECK(count_of(world.answer(1), MessageType::check) == 1);
+    CHECK(world.server->counts().refused == 1);
+    CHECK(world.server->counts().answered == 1);
+}

@@ -122,7 +122,7 @@ void ControlServer::poll_for(Client& client, std::uint32_t events) {
 
 void ControlServer::refuse(Client& client, std::string_view why) {
     append_message(client.out, MessageType::error, why);
-    client.asked = client.begun = client.ended = true;
+    client.asked = client.begun = client.ended = client.refused = true;
     ++counts_.refused;
 }
 
@@ -384,7 +384,7 @@ bool ControlServer::write_answer(Client& client) {
     client.out = {};
     client.out_at = 0;
     if (!client.ended) return true;
-    ++counts_.answered;
+    counts_.answered += client.refused ? 0U : 1U;
     return false;
 }
 

@@ -78,7 +78,7 @@ private:
         Viewer viewer;
         std::string in, out;
         std::size_t out_at = 0;
-        bool asked = false, begun = false, ended = false;
+        bool asked = false, begun = false, ended = false, refused = false;
         std::uint16_t type = 0;
         std::vector<pid_t> pids;         // still to be answered for, the last first; ask_deletions: whose files, all if empty
         std::vector<std::pair<DeviceNumber, std::uint64_t>> files;  // ask_deletions: likewise
