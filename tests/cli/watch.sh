@@ -88,4 +88,30 @@ grep -qE '^[03] [03]$' "$work/out" || fail "SIGTERM ends a busy watch, and one w
 timeout 120 "$FDSPAN" watch --json --event exit -p 2147483646 2>"$work/err" | head -1 >/dev/null
 code=${PIPESTATUS[0]}
 case $code in 0 | 2) ;; *) fail "a closed pipe ends watch: exit code $code" ;; esac
+# How a process ended; what polling did not see is not made up.
+for backend in procfs auto; do
+    rm -f "$work/tell" "$work/out"
+    mkfifo "$work/tell"
+    bash -c 'read -r _; exit 3' <"$work/tell" &
+    exits=$!
+    exec 5>"$work/tell"
+    sleep 600 &
+    killed=$!
+    background+=("$exits" "$killed")
+    timeout 240 "$FDSPAN" watch --json --backend "$backend" --interval 50ms --event exit --count 2 --timeout 180s -p "$exits,$killed" >"$work/out" 2>"$work/err" &
+    watcher=$!
+    until [ -s "$work/out" ] || ! kill -0 "$watcher" 2>/dev/null; do sleep 0.05; done
+    echo >&5
+    exec 5>&-
+    wait "$exits"
+    kill -KILL "$killed"
+    wait "$killed" 2>/dev/null
+    wait "$watcher"
+    code=$?
+    expect_code 0 "watch --event exit ($backend)"
+    expected="[[$exits, 3, null], [$killed, null, \"SIGKILL\"]]"
+    if jq -s -e '.[0].backend == "procfs"' "$work/out" >/dev/null; then expected="[[$exits, null, null], [$killed, null, null]]"; fi
+    jq -s -e ".[1:] | map([.pid, .exit_code, .signal]) | sort_by(.[0]) == ($expected | sort_by(.[0]))" "$work/out" >/dev/null ||
+        fail "how a process ended ($backend): not $expected: $(cut -c1-400 "$work/out")"
+done
 finish

@@ -200,7 +200,7 @@ public:
         }
         out += " @" + text(event.when);
         if (event.duration) out += " +" + text(*event.duration);
-        if (event.kind == EventKind::exit) out += " code " + std::to_string(event.exit_code);
+        if (event.kind == EventKind::exit) out += " status " + (event.exit_status ? std::to_string(*event.exit_status) : "unknown");
         if (event.kind == EventKind::resynced) out += " " + std::to_string(event.added) + " " + std::to_string(event.ended);
         return out;
     }

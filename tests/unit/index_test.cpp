@@ -171,8 +171,8 @@ TEST_CASE("a fork's copy changes alone, whoever writes first") {
     SECTION("the grandchild, after both others ended") {
         feed.exit(10, 10, true, true);
         feed.exit(20, 20, true, true);
-        CHECK(feed.take() == Lines{"closed 10/3 /a @1006 +4", "closed 10/4 /b @1006 +3", "exit 10 @1006 code 256",
-                                   "closed 20/3 /a @1007 +3", "closed 20/4 /b @1007 +3", "exit 20 @1007 code 256"});
+        CHECK(feed.take() == Lines{"closed 10/3 /a @1006 +4", "closed 10/4 /b @1006 +3", "exit 10 @1006 status 256",
+                                   "closed 20/3 /a @1007 +3", "closed 20/4 /b @1007 +3", "exit 20 @1007 status 256"});
         CHECK(feed.rows() == Lines{"30/3 /a @1005", "30/4 /b @1005"});
         feed.open(30, 5, file(80, "d\0"s));
         CHECK(feed.rows() == Lines{"30/3 /a @1005", "30/4 /b @1005", "30/5 /d @1008"});
@@ -193,7 +193,7 @@ TEST_CASE("threads and CLONE_FILES tasks share one table") {
     CHECK(feed.rows() == Lines{"10/4 /g @1005", "20/4 /g @1005"});
     feed.take();
     feed.exit(10, 10, true, false);
-    CHECK(feed.take() == Lines{"exit 10 @1007 code 256"});  // its table lives on
+    CHECK(feed.take() == Lines{"exit 10 @1007 status 256"});  // its table lives on
     CHECK(feed.rows() == Lines{"20/4 /g @1005"});
 }
 
@@ -282,7 +282,7 @@ TEST_CASE("a thread that execs becomes the leader and keeps its own table") {
     CHECK(feed.take() == Lines{"closed 10/3 /a @1006 +4", "exec 10 @1006"});
     CHECK(feed.rows() == Lines{"10/3 /a @1003", "10/4 /b @1005"});
     feed.exit(10, 10, true, true);
-    CHECK(feed.take() == Lines{"closed 10/3 /a @1007 +4", "closed 10/4 /b @1007 +2", "exit 10 @1007 code 256"});
+    CHECK(feed.take() == Lines{"closed 10/3 /a @1007 +4", "closed 10/4 /b @1007 +2", "exit 10 @1007 status 256"});
 }
 
 TEST_CASE("exit ends every descriptor once, however the exits are told") {
@@ -296,13 +296,13 @@ TEST_CASE("exit ends every descriptor once, however the exits are told") {
         feed.open(10, 4, file(78, "g\0"s), 11);
         feed.take();
         feed.exit(10, 11, true, true);
-        CHECK(feed.take() == Lines{"closed 10/3 /tmp/f @1006 +4", "closed 10/4 /g @1006 +1", "exit 10 @1006 code 256"});
+        CHECK(feed.take() == Lines{"closed 10/3 /tmp/f @1006 +4", "closed 10/4 /g @1006 +1", "exit 10 @1006 status 256"});
     }
     SECTION("group end told before the last thread's") {
         feed.exit(10, 10, true, true);
         feed.exit(10, 11, false, false);
         feed.exit(10, 11, true, true);
-        CHECK(feed.take() == Lines{"closed 10/3 /tmp/f @1004 +2", "exit 10 @1004 code 256"});
+        CHECK(feed.take() == Lines{"closed 10/3 /tmp/f @1004 +2", "exit 10 @1004 status 256"});
     }
     CHECK_FALSE(feed.index.has_process(10));
     CHECK(feed.rows() == Lines{});
@@ -325,7 +325,7 @@ TEST_CASE("a fork with the pid of a process that ended unseen ends it") {
     feed.take();
     feed.now_ns = 50'000;
     feed.fork(1, 10);
-    CHECK(feed.take() == Lines{"closed 10/3 /tmp/f @1002..50001 +0..48999", "exit 10 @1002..50001 code -1"});
+    CHECK(feed.take() == Lines{"closed 10/3 /tmp/f @1002..50001 +0..48999", "exit 10 @1002..50001 status unknown"});
     CHECK(feed.rows() == Lines{});
     feed.fork(1, 20);
     --feed.now_ns;

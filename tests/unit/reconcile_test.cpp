@@ -187,7 +187,7 @@ TEST_CASE("processes come and go with a snapshot") {
     Pair pair;
     pair.silently(Rows(1000, 1100).process(10, early, {{3, "/a"}}).process(20, early, {{4, "/b"}}));
     pair.meet(Rows(2000, 2100).process(10, early, {{3, "/a"}}).process(30, Interval::bounded(1500, 1600), {{5, "/c"}}));
-    CHECK(pair.take() == Lines{"opened 30/5 /c @1500..2100", "closed 20/4 /b @1000..2100 +0..2050", "exit 20 @1000..2100 code -1",
+    CHECK(pair.take() == Lines{"opened 30/5 /c @1500..2100", "closed 20/4 /b @1000..2100 +0..2050", "exit 20 @1000..2100 status unknown",
                                "resynced @2000..2100 1 1"});
     CHECK(pair.last.processes_added == 1);
     CHECK(pair.last.processes_ended == 1);
@@ -197,7 +197,7 @@ TEST_CASE("a reused pid is another process") {
     Pair pair;
     pair.silently(Rows(1'000'000'000, 1'000'000'100).process(10, early, {{3, "/a"}}));
     pair.meet(Rows(2'000'000'000, 2'000'000'100).process(10, Interval::bounded(1'500'000'000, 1'510'000'000), {{3, "/a"}}));
-    CHECK(pair.take() == Lines{"closed 10/3 /a @1000000000..1510000000 +0..1509999950", "exit 10 @1000000000..1510000000 code -1",
+    CHECK(pair.take() == Lines{"closed 10/3 /a @1000000000..1510000000 +0..1509999950", "exit 10 @1000000000..1510000000 status unknown",
                                "opened 10/3 /a @1500000000..2000000100", "resynced @2000000000..2000000100 1 1"});
     // Whole ticks against exact nanoseconds are the same start.
     pair.meet(Rows(3'000'000'000, 3'000'000'100).process(10, Interval::exact(1'515'000'000), {{3, "/a"}}));
@@ -231,7 +231,7 @@ TEST_CASE("a snapshot of some processes says nothing about the others") {
     CHECK(pair.rows() == Lines{"10/3 /a @50..1100", "20/4 /b @50..1100", "30/1 /dev/null @50", "30/3 /tmp/f @1001"});
     pair.meet(Rows(3000, 3100));
     CHECK(pair.take() == Lines{"closed 30/1 /dev/null @2000..3100 +1950..3050", "closed 30/3 /tmp/f @2000..3100 +999..2099",
-                               "exit 30 @2000..3100 code -1"});
+                               "exit 30 @2000..3100 status unknown"});
 }
 
 TEST_CASE("news of what a snapshot already showed is told once") {
@@ -588,7 +588,7 @@ TEST_CASE("after a loss, ends that are only implied are bounded until a snapshot
     SECTION("exit and exec") {
         pair.exit(10, 10, true, true);
         pair.exec(20, {});
-        CHECK(pair.take() == Lines{"closed 10/3 /a @1200..1402 +1150..1352", "closed 10/4 /b @1402 +1", "exit 10 @1402 code 256",
+        CHECK(pair.take() == Lines{"closed 10/3 /a @1200..1402 +1150..1352", "closed 10/4 /b @1402 +1", "exit 10 @1402 status 256",
                                    "closed 20/3 /a @1200..1403 +1150..1353", "exec 20 @1403"});
     }
     SECTION("with a snapshot in between") {
@@ -596,7 +596,7 @@ TEST_CASE("after a loss, ends that are only implied are bounded until a snapshot
         pair.take();
         pair.now_ns = 2200;
         pair.exit(10, 10, true, true);
-        CHECK(pair.take() == Lines{"closed 10/3 /a @2201 +2151", "closed 10/4 /b @2201 +800", "exit 10 @2201 code 256"});
+        CHECK(pair.take() == Lines{"closed 10/3 /a @2201 +2151", "closed 10/4 /b @2201 +800", "exit 10 @2201 status 256"});
     }
 }
 

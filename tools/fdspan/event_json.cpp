@@ -1,5 +1,7 @@
 #include "event_json.hpp"
 
+#include <sys/wait.h>
+
 #include <algorithm>
 #include <initializer_list>
 #include <limits>
@@ -21,6 +23,19 @@ bool is_of_file(const Column& column) {
 // What is particular to one holder of a file.
 bool is_of_holding(const Column& column) {
     return is_one_of(column, {"TID", "REF", "FD", "FLAGS", "MAP", "AGE", "OPENED", "DESCRIPTION"});
+}
+
+// How a process ended: one of both is null, or both where nobody saw it.
+void append_end(std::string& out, const std::optional<std::int32_t>& status) {
+    out += "\"exit_code\":";
+    if (status && WIFEXITED(*status)) {
+        append_number(out, static_cast<long long>(WEXITSTATUS(*status)));
+    } else {
+        out += "null";
+    }
+    out += ",\"signal\":";
+    out += status && WIFSIGNALED(*status) ? '"' + signal_name(WTERMSIG(*status)) + '"' : "null";
+    out += ',';
 }
 
 bool is_of_span(const Column& column) { return is_one_of(column, {"OPENED", "DESCRIPTION"}); }
@@ -153,9 +168,7 @@ void EventJson::append(std::string& out, const Event& event) {
             if (event.cpu) number("cpu", *event.cpu);
             break;
         case EventKind::exit:
-            out += "\"exit_code\":";
-            append_number(out, static_cast<long long>(event.exit_code));
-            out += ',';
+            append_end(out, event.exit_status);
             break;
         case EventKind::resynced:
             number("added", event.added);

@@ -1,5 +1,7 @@
 #include "text.hpp"
 
+#include <signal.h>
+
 #include <array>
 #include <charconv>
 #include <cstdint>
@@ -309,6 +311,12 @@ void append_number(std::string& out, long long value) {
     std::array<char, 24> digits{};
     const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr;
     out.append(digits.data(), static_cast<std::size_t>(end - digits.data()));
+}
+
+std::string signal_name(int number) {
+    if (const char* const name = sigabbrev_np(number); name != nullptr) return "SIG" + std::string(name);
+    if (number >= SIGRTMIN && number <= SIGRTMAX) return "SIGRTMIN+" + std::to_string(number - SIGRTMIN);
+    return std::to_string(number);
 }
 
 }  // namespace fdspan::cli

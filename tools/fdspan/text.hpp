@@ -38,6 +38,9 @@ void append_json_text(std::string& out, std::string_view key, std::string_view h
 
 void append_base64(std::string& out, std::string_view bytes);
 
+// SIGKILL, SIGRTMIN+3, or a bare number.
+[[nodiscard]] std::string signal_name(int number);
+
 // A short text put together beside the string it goes to: one append to that instead of many.
 template <std::size_t capacity>
 class Piece {

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -30,6 +31,18 @@ constexpr EventKind all_kinds[] = {EventKind::opened, EventKind::closed, EventKi
                                    EventKind::unlinked, EventKind::exec, EventKind::exit,     EventKind::lost,
                                    EventKind::resynced};
 constexpr std::string_view kind_names = "opened, closed, released, deleted, unlinked, exec, exit, lost, resynced";
+
+// How a process ended.
+void append_end(std::string& out, const std::optional<std::int32_t>& status) {
+    if (!status) {
+        out += " nobody saw how";
+    } else if (WIFEXITED(*status)) {
+        out += " with exit code " + std::to_string(WEXITSTATUS(*status));
+    } else {
+        out += " killed by " + signal_name(WTERMSIG(*status));
+        if (WCOREDUMP(*status)) out += ", core dumped";
+    }
+}
 
 volatile sig_atomic_t stop_requested = 0;
 volatile sig_atomic_t wake_fd = -1;
@@ -234,7 +247,7 @@ void EventPrinter::print_text(const Event& event) {
                 case LossReason::index_full: out += ", the index had no room for them"; break;
             }
             break;
-        case EventKind::exit: out += " wait status " + std::to_string(event.exit_code); break;
+        case EventKind::exit: append_end(out, event.exit_status); break;
         case EventKind::resynced:
             out += " a snapshot added " + std::to_string(event.added) + " spans and ended " + std::to_string(event.ended);
             break;

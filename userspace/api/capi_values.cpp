@@ -154,9 +154,9 @@ const fdspan_event& EventView::show(const Event& event, std::uint64_t sequence) 
     event_.lost = event.lost_records;
     event_.added = event.added;
     event_.ended = event.ended;
-    if (event.kind == EventKind::exit && event.exit_code >= 0) {
+    if (event.kind == EventKind::exit && event.exit_status) {
         event_.valid |= FDSPAN_EVENT_HAS_EXIT_STATUS;
-        event_.exit_status = event.exit_code;
+        event_.exit_status = *event.exit_status;
     }
     event_.removal = static_cast<std::uint32_t>(event.how);
     if (event.by != nullptr) {

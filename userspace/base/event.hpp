@@ -86,7 +86,7 @@ struct Event {
     std::uint64_t lost_records = 0;      // lost: how many, within `when`
     LossReason loss_reason = LossReason::ring_full;
     std::optional<std::uint32_t> cpu;    // lost: on which CPU, where that is known
-    std::int32_t exit_code = 0;          // exit: as in wait status
+    std::optional<std::int32_t> exit_status; // exit: as wait(2) has it; none where nobody saw the end
     std::uint32_t added = 0;             // resynced: spans the snapshot added
     std::uint32_t ended = 0;             // resynced: spans the snapshot ended
     Removal how = Removal::unknown;      // deleted, unlinked

@@ -253,7 +253,7 @@ void Index::apply_fork(const ForkRecord& record, const EventSink& sink) {
             child.started.narrow(started);
             return;
         }
-        end_process(known, between(std::max(child.last_event_ns, child.synced_ns), now_ns), unknown_exit_code, sink);
+        end_process(known, between(std::max(child.last_event_ns, child.synced_ns), now_ns), std::nullopt, sink);
     }
     const std::uint32_t child = add_process(child_pid);
     ProcessEntry& entry = processes_[child];
@@ -337,7 +337,7 @@ void Index::apply_exec(const ExecRecord& record, const EventSink& sink) {
     entry.exec_ns = now_ns;
     apply_open_set(raw, process, entry.pid, sink);
     drop_held(process, true, when, sink);
-    emit_process(EventKind::exec, when, process, 0, sink);
+    emit_process(EventKind::exec, when, process, std::nullopt, sink);
 }
 
 void Index::apply_unshared(const UnsharedRecord& record, const EventSink& sink) {
@@ -547,7 +547,7 @@ void Index::end_thread(std::uint32_t process, pid_t tid, const Interval& when, b
     }
 }
 
-void Index::end_process(std::uint32_t process, const Interval& when, std::int32_t exit_code, const EventSink& sink) {
+void Index::end_process(std::uint32_t process, const Interval& when, std::optional<std::int32_t> exit_status, const EventSink& sink) {
     ProcessEntry& entry = processes_[process];
     while (!entry.threads.empty()) end_thread(process, entry.threads.back().tid, when, false, sink);
     if (leave_table(entry.table, process, 0)) {
@@ -555,7 +555,7 @@ void Index::end_process(std::uint32_t process, const Interval& when, std::int32_
         drop_table(entry.table, when);
     }
     drop_held(process, false, when, sink);
-    emit_process(EventKind::exit, when, process, exit_code, sink);
+    emit_process(EventKind::exit, when, process, exit_status, sink);
     remember_task(entry, 0, when.latest_ns);
     remove_process(process);
 }
@@ -1636,7 +1636,7 @@ void Index::emit_slot(EventKind kind, const Interval& when, std::uint32_t proces
     sink(event);
 }
 
-void Index::emit_process(EventKind kind, const Interval& when, std::uint32_t process, std::int32_t exit_code, const EventSink& sink) {
+void Index::emit_process(EventKind kind, const Interval& when, std::uint32_t process, std::optional<std::int32_t> exit_status, const EventSink& sink) {
     if (!sink) return;
     scratch_.clear();
     Process shown;
@@ -1646,7 +1646,7 @@ void Index::emit_process(EventKind kind, const Interval& when, std::uint32_t pro
     event.when = when;
     event.strings = &scratch_;
     event.process = &shown;
-    event.exit_code = exit_code;
+    event.exit_status = exit_status;
     sink(event);
 }
 

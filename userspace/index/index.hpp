@@ -81,7 +81,6 @@ class Index {
 public:
     static constexpr std::uint32_t max_unheld = 65536;
     static constexpr std::size_t max_history = 1U << 18;  // ended descriptors and processes remembered for the next reconcile
-    static constexpr std::int32_t unknown_exit_code = -1; // Event::exit_code of a process whose end nobody saw
     static constexpr std::size_t max_holders = 1024;      // that an event lists; it counts all
 
     Index();
@@ -430,7 +429,7 @@ private:
     [[nodiscard]] std::uint64_t alive_since(const ProcessEntry& process, const SlotView& slot) const;
     [[nodiscard]] Interval implied_end(const ProcessEntry& process, const SlotView& slot, const Interval& when) const;
     void drop_held(std::uint32_t process, bool image_only, const Interval& when, const EventSink& sink);
-    void end_process(std::uint32_t process, const Interval& when, std::int32_t exit_code, const EventSink& sink);
+    void end_process(std::uint32_t process, const Interval& when, std::optional<std::int32_t> exit_status, const EventSink& sink);
     void close_table(std::uint32_t table, const Interval& when, std::uint32_t process, pid_t tid, const EventSink& sink);
     void remember_slot(std::uint32_t table, std::int32_t fd, std::uint64_t at_ns, std::uint64_t print, bool has_file);
     // Recognizes a description together with its file (0 where that is not known); 0 without an id.
@@ -463,7 +462,8 @@ private:
     [[nodiscard]] GivenBack given_back(std::uint32_t description, const Interval& when, const fdspan_closed_unlinked* inode) const;
     void emit_slot(EventKind kind, const Interval& when, std::uint32_t process, pid_t tid, std::int32_t fd, const SlotView& slot,
                    const EventSink& sink, const GivenBack& given_back = {});
-    void emit_process(EventKind kind, const Interval& when, std::uint32_t process, std::int32_t exit_code, const EventSink& sink);
+    void emit_process(EventKind kind, const Interval& when, std::uint32_t process, std::optional<std::int32_t> exit_status,
+                      const EventSink& sink);
 
     Pool<ProcessEntry, 6> processes_;
     Pool<Table, 8> tables_;

@@ -262,7 +262,7 @@ void Reconciler::one_process(std::uint32_t number) {
         const Interval when = between(std::max(other.last_event_ns, other.synced_ns),
                                       std::min(from.started.latest_ns, snapshot_.ended_ns));
         const std::uint64_t before = index_.descriptor_count_;
-        index_.end_process(process, when, Index::unknown_exit_code, sink_);
+        index_.end_process(process, when, std::nullopt, sink_);
         result_.ended += static_cast<std::uint32_t>(before - index_.descriptor_count_);
         ++result_.processes_ended;
         process = Index::none;
@@ -615,7 +615,7 @@ void Reconciler::missing_processes() {
         const Index::ProcessEntry& entry = index_.processes_[process];
         const std::uint64_t alive_ns = std::max({entry.last_event_ns, entry.synced_ns, entry.started.earliest_ns});
         const std::uint64_t before = index_.descriptor_count_;
-        index_.end_process(process, between(alive_ns, snapshot_.ended_ns), Index::unknown_exit_code, sink_);
+        index_.end_process(process, between(alive_ns, snapshot_.ended_ns), std::nullopt, sink_);
         result_.ended += static_cast<std::uint32_t>(before - index_.descriptor_count_);
         ++result_.processes_ended;
     }
