@@ -333,9 +333,10 @@ void EventLog::set_aside(const std::string& why) {
     }
     std::vector<std::string> kept;
     const std::string prefix = std::filesystem::path(path).filename().string() + ".corrupt-";
-    for (const auto& entry : std::filesystem::directory_iterator(std::filesystem::path(path).parent_path(), error)) {
-        const std::string name = entry.path().filename().string();
-        if (name.starts_with(prefix) && !name.ends_with("-wal")) kept.push_back(entry.path().string());
+    // With increment(): a range-for throws where the directory can't be read any further.
+    for (std::filesystem::directory_iterator entry(std::filesystem::path(path).parent_path(), error), end; !error && entry != end; entry.increment(error)) {
+        const std::string name = entry->path().filename().string();
+        if (name.starts_with(prefix) && !name.ends_with("-wal")) kept.push_back(entry->path().string());
     }
     std::sort(kept.begin(), kept.end());
     for (std::size_t at = 0; at + max_set_aside < kept.size(); ++at) {

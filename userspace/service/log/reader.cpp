@@ -287,9 +287,15 @@ std::optional<std::vector<NameQuestion>> name_questions(const std::string& glob)
 LogReader::Way LogReader::by_time() { return {{"", {0}, "events_time"}}; }
 
 Result<LogReader> LogReader::open(const std::string& path, const LogEffort& effort) {
+    LogReader reader;
+    // Asked before, so that one put in its place meanwhile is seen by is_current().
+    struct stat status {};
+    if (::stat(path.c_str(), &status) == 0) {
+        reader.device_ = status.st_dev;
+        reader.inode_ = status.st_ino;
+    }
     auto connection = Connection::open(path, SQLITE_OPEN_READONLY);
     if (!connection) return tl::unexpected(connection.error());
-    LogReader reader;
     reader.connection_ = std::move(*connection);
     reader.path_ = path;
     reader.effort_ = effort;
@@ -308,11 +314,6 @@ Result<LogReader> LogReader::open(const std::string& path, const LogEffort& effo
                                                "PRAGMA query_only = 1");
         !done) {
         return tl::unexpected(done.error());
-    }
-    struct stat status {};
-    if (::stat(path.c_str(), &status) == 0) {
-        reader.device_ = status.st_dev;
-        reader.inode_ = status.st_ino;
     }
     return reader;
 }
