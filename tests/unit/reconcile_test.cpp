@@ -705,6 +705,26 @@ TEST_CASE("what a snapshot of new deleted files costs grows with them, not with 
     CHECK(meet_s(18'000) < 24 * meet_s(1500));
 }
 
+TEST_CASE("what a snapshot of a deleted file costs grows with those that opened it, not with their square") {
+    const auto meet_s = [](int holders) {
+        std::vector<Row> named, deleted;
+        for (std::int32_t fd = 0; fd < holders; ++fd) {
+            named.push_back({.fd = fd, .path = "/tmp/f"});
+            deleted.push_back({.fd = fd, .path = "/tmp/f", .name = NameState::deleted});
+        }
+        double least = 1e9;
+        for (int i = 0; i < 3; ++i) {
+            Pair pair;
+            pair.silently(Rows(1000, 1100).process(10, early, named));
+            const Rows snapshot = Rows(2000, 2100).process(10, early, deleted);
+            least = std::min(least, cpu_s([&] { pair.meet(snapshot); }));
+            CHECK(pair.take().size() == 2);
+        }
+        return least;
+    };
+    CHECK(meet_s(6000) < 24 * meet_s(500));
+}
+
 TEST_CASE("a thread that ended while the snapshot was read gets no table back") {
     Pair pair;
     pair.silently(Rows(1000, 1100).process(10, early, {{3, "/a", 71}}));

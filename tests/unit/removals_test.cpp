@@ -438,6 +438,43 @@ TEST_CASE("files that changed places are known by their new names") {
     CHECK(st.st_nlink == 0);
 }
 
+TEST_CASE("who deleted a file is waited for, however many descriptors share what a snapshot shows without a name") {
+    Removing feed;
+    Snapshot snapshot;
+    Process process;
+    process.pid = static_cast<pid_t>(nobody);
+    process.started = Interval::bounded(0, feed.now_ns);
+    process.comm = snapshot.strings.intern("child");
+    snapshot.processes.push_back(process);
+    Opened what;
+    what.id = 1;
+    what.ino = 50;
+    for (std::int32_t fd = 0; fd < static_cast<std::int32_t>(Removals::max_lost) + 10; ++fd) {
+        feed.open(nobody, fd, what);
+        what.description_ns = 1001;
+        what.how = FDSPAN_HOW_DUP;
+        Reference row;
+        row.fd = fd;
+        row.type = FileType::reg;
+        row.name = NameState::deleted;
+        row.valid = field_stat;
+        row.dev = {8, 1};
+        row.ino = 50;
+        row.description_id = 1;
+        row.opened = row.description_opened = Interval::bounded(0, feed.now_ns);
+        snapshot.references.push_back(row);
+    }
+    snapshot.began_ns = snapshot.ended_ns = feed.now_ns + 1000;
+    ReconcileOptions how;
+    how.removals = &feed.removals;
+    how.report = false;
+    reconcile(feed.index, snapshot, how, feed.teller());
+    CHECK(feed.take_told() == Lines{});
+    CHECK(feed.removals.has_to_settle());
+    feed.remove({50});
+    CHECK(feed.take_told().size() == 1);
+}
+
 TEST_CASE("what a removal costs does not grow with the open files of its name, elsewhere or deleted in its own directory") {
     const bool deleted = GENERATE(false, true);
     const auto removals_s = [deleted](std::uint64_t files) {

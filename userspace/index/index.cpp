@@ -1084,6 +1084,13 @@ std::shared_ptr<const RemovedBy> Index::removed_by(const RemovalNote::By& by) {
     return last_by_;
 }
 
+bool Index::removal_is_told(std::uint32_t number, std::uint32_t nlink) const {
+    const NameState name = name_of(descriptions_[number]);
+    if (nlink != 0) return name != NameState::named;
+    const auto known = name == NameState::deleted ? deleted_.find(file_of(number)) : deleted_.end();
+    return known != deleted_.end() && known->second.told;
+}
+
 void Index::note_unlinked(std::uint32_t description, std::uint32_t nlink, const RemovalNote& note, const EventSink& sink) {
     const FileKey file = file_of(description);
     const PathStore::Path path = descriptions_[description].path;

@@ -410,6 +410,8 @@ private:
     }
     [[nodiscard]] FileKey file_of(std::uint32_t description) const;
     [[nodiscard]] bool is_last_of_file(std::uint32_t description) const;
+    // That it lost its name, with so many links left.
+    [[nodiscard]] bool removal_is_told(std::uint32_t description, std::uint32_t nlink) const;
     void emit_removal(EventKind kind, const std::vector<std::uint32_t>& descriptions, const RemovalNote& note,
                       std::optional<std::uint64_t> allocated, const EventSink& sink);
     // The id means another description now, so whatever seems to hold this one let it go, unseen, until then.

@@ -139,6 +139,7 @@ private:
     std::unordered_multimap<std::uint64_t, Interval> ended_tasks_;
     std::unordered_set<std::uint32_t> seen_;               // index processes that the snapshot has
     std::vector<Removals::Lost> lost_names_;
+    std::unordered_set<std::uint64_t> lost_;  // their descriptions << 1 | whether links are left
     std::unordered_set<Index::FileKey, Index::FileKeyHash> unlinked_;  // the files of those with links left
     std::uint64_t previous_ns_ = 0;  // the snapshot that read the process at hand before this one
     bool uncertain_ = false;
@@ -500,6 +501,8 @@ std::uint32_t Reconciler::description_of(const Reference& row, bool file_only) {
 }
 
 void Reconciler::lost_name(const Removals::Lost& lost) {
+    // Each descriptor of a description shows it.
+    if (!lost_.insert(std::uint64_t{lost.description} << 1 | (lost.nlink != 0 ? 1 : 0)).second) return;
     lost_names_.push_back(lost);
     if (lost.nlink != 0) unlinked_.insert(index_.file_of(lost.description));
 }
@@ -654,6 +657,7 @@ void Reconciler::removal_events() {
             options_.removals->lost(lost, sink_);
             continue;
         }
+        if (index_.removal_is_told(lost.description, lost.nlink)) continue;  // of another description of the file
         RemovalNote note;
         note.when = between(lost.named_ns, snapshot_.ended_ns);
         if (lost.nlink != 0) {

@@ -476,6 +476,7 @@ Removals::Suspects Removals::suspects(const Lost& lost, std::string_view path, c
 bool Removals::tell(const Lost& seen, Stage stage, const EventSink& sink) {
     const Index::Description& description = index_.descriptions_[seen.description];
     if ((description.bits & Index::in_use) == 0 || description.id != seen.id) return true;
+    if (seen.nlink == 0 && index_.removal_is_told(seen.description, 0)) return true;
     const Index::FileKey file = index_.file_of(seen.description);
     const auto look = look_at_file(seen.description, true);
     Lost lost = seen;
@@ -485,7 +486,7 @@ bool Removals::tell(const Lost& seen, Stage stage, const EventSink& sink) {
         if (changed_ns(look->stx) <= lost.seen_ns + clock_tolerance_ns) lost.nlink = 0;
         else wish_ = Wish::soon;
     }
-    if (lost.nlink != 0 && index_.name_of(description) != NameState::named) return true;  // told meanwhile
+    if (index_.removal_is_told(lost.description, lost.nlink)) return true;
     // Where the name was when it went.
     std::string path;
     if (look && look->text.ends_with(deleted_mark)) path.assign(look->text, 0, look->text.size() - deleted_mark.size());
