@@ -82,7 +82,7 @@ private:
     [[nodiscard]] Reference read(const Row& row) const { return snapshot_.references[row.at]; }
     [[nodiscard]] Group group(std::uint32_t process, pid_t tid);
     [[nodiscard]] bool in_scope(pid_t pid) const {
-        return options_.pids.empty() || std::find(options_.pids.begin(), options_.pids.end(), pid) != options_.pids.end();
+        return options_.pids.empty() || pids_.contains(pid);
     }
     [[nodiscard]] bool reads(RefKind kind) const { return (options_.kinds & 1U << static_cast<unsigned>(kind)) != 0; }
     [[nodiscard]] bool task_ended(pid_t pid, pid_t tid, const Interval& started) const;
@@ -123,6 +123,7 @@ private:
     Index& index_;
     const Snapshot& snapshot_;
     const ReconcileOptions& options_;
+    const std::unordered_set<pid_t> pids_{options_.pids.begin(), options_.pids.end()};
     const EventSink silence_;
     const EventSink& sink_;
     const EventSink& report_sink_;
