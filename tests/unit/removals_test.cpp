@@ -177,7 +177,7 @@ namespace {
 // Files that are really held and removed; the records say by whom, when and in which order.
 struct RemovingForReal : Removing {
     std::string top;
-    std::map<std::string, int> held;
+    std::multimap<std::string, int> held;
 
     RemovingForReal() {
         std::string name = std::filesystem::temp_directory_path() / "fdspan-removals.XXXXXX";
@@ -210,7 +210,7 @@ struct RemovingForReal : Removing {
         for (std::filesystem::path path = at(name); path.has_relative_path(); path = path.parent_path()) what.names += path.filename().string() + "\0"s;
         now_ns = boottime_now_ns();
         open(static_cast<std::uint32_t>(::getpid()), fd, what);
-        held[name] = fd;
+        held.emplace(name, fd);
     }
     // A record of the syscall backend.
     void say(std::uint32_t pid, std::uint64_t at_ns, std::uint16_t how, const std::vector<std::string>& paths, std::uint64_t began_ns = 0) {
@@ -408,6 +408,21 @@ TEST_CASE("of a chain of renames each takes the file that stood there then, alth
     CHECK(feed.take_told() == Lines{"deleted b rename by 101", "deleted c rename by 102", "deleted c unlink by 103"});
 }
 
+TEST_CASE("when a moved file has more descriptions than are looked at, a snapshot is wanted that has the new path of all") {
+    for (const std::size_t more : {std::size_t{0}, std::size_t{1}}) {
+        RemovingForReal feed;
+        feed.make("a");
+        for (std::size_t i = 0; i < Removals::max_looks + more; ++i) feed.hold("a");
+        feed.renamed(101, feed.rename("a", "b"), "a", "b");
+        CHECK(feed.removals.paths_are_stale() == (more != 0));
+
+        Removing named;
+        for (std::size_t i = 0; i < Removals::max_relabelled + more; ++i) named.open_file(static_cast<std::int32_t>(i), i + 1, 50);
+        named.remove({50, "f", 1, FDSPAN_UNLINK_MOVED});
+        CHECK(named.removals.paths_are_stale() == (more != 0));
+    }
+}
+
 TEST_CASE("a file in use that a client of NFS renames instead of unlinking it has lost its name") {
     RemovingForReal feed;
     feed.make("a/victim");
@@ -434,7 +449,7 @@ TEST_CASE("files that changed places are known by their new names") {
     feed.unlinked(102, last_ns, "a");
     CHECK(feed.take_told() == Lines{"deleted a unlink by 102"});
     struct stat st {};
-    REQUIRE(::fstat(feed.held["b"], &st) == 0);
+    REQUIRE(::fstat(feed.held.find("b")->second, &st) == 0);
     CHECK(st.st_nlink == 0);
 }
 

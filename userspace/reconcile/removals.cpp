@@ -750,9 +750,14 @@ void Removals::relabel_moved(std::uint32_t number, const std::string& to) {
 void Removals::moved_known(const fdspan_unlinked& raw, Seen& seen, const EventSink& sink) {
     const Index::FileKey file{raw.dev, raw.ino};
     std::vector<std::uint32_t> affected;
-    for (std::uint32_t number = index_.by_inode_.head(Index::file_hash(file.dev, file.ino));
-         number != Index::none && affected.size() < max_relabelled; number = index_.descriptions_[number].next_by_inode) {
-        if (index_.file_of(number) == file) affected.push_back(number);
+    for (std::uint32_t number = index_.by_inode_.head(Index::file_hash(file.dev, file.ino)); number != Index::none;
+         number = index_.descriptions_[number].next_by_inode) {
+        if (index_.file_of(number) != file) continue;
+        if (affected.size() == max_relabelled) {
+            paths_are_stale_ = true;
+            break;
+        }
+        affected.push_back(number);
     }
     for (const std::uint32_t number : affected) {
         const auto look = look_at(number, true);
@@ -774,7 +779,10 @@ void Removals::moved(const GivenPath& place, Seen& seen, bool exchange) {
     const bool whole = !place.base_cut && !place.given_cut;
     const auto at = [this](const std::string& path, bool exactly) {
         auto found = named(path, exactly ? Where::at_path : Where::anywhere);
-        if (found.size() > max_looks) found.resize(max_looks);
+        if (found.size() > max_looks) {
+            found.resize(max_looks);
+            paths_are_stale_ = true;
+        }
         return found;
     };
     const std::vector<std::uint32_t> there = at(from, whole);

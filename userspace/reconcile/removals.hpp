@@ -75,7 +75,8 @@ public:
     // Every holder that a look through all processes, begun at that moment, shows is in the index now: what it could not show is in flight.
     enum class Looked : std::uint8_t { at_deleted, at_everything };
     void after_look(Looked looked, std::uint64_t began_ns, const EventSink& sink);
-    // A directory was moved with more below it than was looked at, or a name was taken from a file that nobody could be asked about.
+    // A file was moved that has more descriptions than were looked at, or a directory with more below it, or a name was taken from a file
+    // that nobody could be asked about.
     [[nodiscard]] bool paths_are_stale() const { return paths_are_stale_; }
     void paths_are_mended() { paths_are_stale_ = false; }
 
