@@ -108,6 +108,28 @@ bash -c "cd $work && $(grep -m1 '^cp ' "$work/out")" && [ "$(stat -c %s "$work/t
 bash -c "$(grep '^truncate ' "$work/out")"
 [ "$(stat -L -c %s "/proc/$holder/fd/$twice")" -eq 0 ] || fail "the command of --explain gives the space back"
 
+# A FUSE server keeps the ctime of a file that is deleted as it was.
+if [ "$(id -u)" -eq 0 ] && [ -w /dev/fuse ]; then
+    mkdir "$work/fuse"
+    mkfifo "$work/fuse.ready"
+    "$BIN/lying_fuse" "$work/fuse" >"$work/fuse.ready" &
+    background+=("$!")
+    read -r _ <"$work/fuse.ready"
+    mounts+=("$work/fuse")
+    sleep 600 <"$work/fuse/no-data" &
+    background+=("$!")
+    until [ "$(cat "/proc/$!/comm")" = sleep ]; do sleep 0.01; done
+    unlinked=$(date +%s%N)
+    rm "$work/fuse/no-data"
+    for backend in auto procfs; do
+        run deleted -p "$!" --json --backend "$backend"
+        jq_check "def ns: (.[0:19] + \"Z\" | fromdate) * 1000 + (.[20:23] | tonumber); [.files[].deleted.latest | ns >= $((unlinked / 1000000))] == [true]" "$backend: when a FUSE file was deleted: $(jq -c '[.files[].deleted]' "$work/out")"
+    done
+    kill "$!"
+else
+    echo "no FUSE here: not tested" >&2
+fi
+
 # Loop devices: no process shows what they hold.
 if [ "$(id -u)" -eq 0 ] && losetup -f >/dev/null 2>&1; then
     mkdir "$work/memory"

@@ -241,6 +241,7 @@ read -r _ <"$work/fuse.ready"
 for name in data-behind no-data; do
     sleep 600 <"$work/fuse/$name" &
     background+=("$!")
+    until [ "$(cat "/proc/$!/comm")" = sleep ]; do sleep 0.01; done
     timeout 20 "$FDSPAN" recover "$!" 0 "$name" >"$work/out" 2>"$work/err" || fail "$name: exit code $?: $(cat "$work/err")"
     cmp "$name" "/proc/$!/fd/0" || fail "$name: the copy has other bytes"
     kill "$!"

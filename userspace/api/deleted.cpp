@@ -14,28 +14,32 @@ namespace {
 // ctime and the birth time are wall clock; a leap second sets that back by one second (as in the snapshot readers). The clock that
 // stamps them is also late by up to a tick.
 constexpr std::uint64_t clock_margin_ns = 1'000'000'000;
+// Where stamps have no fraction, they may be of whole seconds, or of every other one as on FAT, of which the rest is cut off.
+constexpr std::uint64_t coarse_stamp_ns = 2'000'000'000;
 constexpr int statx_flags = AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT;
 
 std::int64_t realtime_ns(const struct statx_timestamp& at) {
     return std::clamp<std::int64_t>(at.tv_sec, 0, 4'000'000'000) * 1'000'000'000 + at.tv_nsec;
 }
 
-Interval deletion(const Snapshot& snapshot, std::int64_t changed_realtime_ns, std::uint64_t born_earliest_ns) {
-    const std::uint64_t latest = deletion_by_ctime(changed_realtime_ns, snapshot.clock, snapshot.ended_ns).latest_ns;
-    return Interval::bounded(std::min(born_earliest_ns, latest), latest);
+std::uint64_t deletion_latest(std::int64_t changed_realtime_ns, const WallClock& clock, std::uint64_t now_ns) {
+    const std::uint64_t changed = clock.to_boottime_ns(changed_realtime_ns);
+    // A stamp from before this boot is of a clock that was set since: nobody holds a file for that long.
+    if (changed == 0) return now_ns;
+    const std::uint64_t coarse = changed_realtime_ns % 1'000'000'000 == 0 ? coarse_stamp_ns : 0;
+    return std::min(now_ns, changed + coarse + clock_margin_ns + clock.uncertainty_ns);
 }
 
 bool has_deletion(NameState state) { return state == NameState::deleted || state == NameState::silly; }
 
-// What was deleted had been made before; as far as this kernel's clock stamped that.
-std::uint64_t born_earliest(const Snapshot& snapshot, const procfs::MountTable& mounts, DeviceNumber dev, std::int64_t born_realtime_ns) {
-    const bool stamped = std::any_of(mounts.mounts().begin(), mounts.mounts().end(), [&](const procfs::Mount& mount) { return mount.dev == dev && mount.traits.birth; });
-    const std::uint64_t birth = stamped ? snapshot.clock.to_boottime_ns(born_realtime_ns) : 0;
-    const std::uint64_t margin = clock_margin_ns + snapshot.clock.uncertainty_ns;
-    return birth > margin ? birth - margin : Interval::unknown_earliest;
+// What was deleted had been made before, and nothing is later than its latest moment.
+Interval deletion(std::uint64_t latest_ns, const WallClock& clock, std::optional<std::int64_t> born_realtime_ns) {
+    const std::uint64_t birth = born_realtime_ns ? clock.to_boottime_ns(*born_realtime_ns) : 0;
+    const std::uint64_t margin = clock_margin_ns + clock.uncertainty_ns;
+    return Interval::bounded(std::min(birth > margin ? birth - margin : Interval::unknown_earliest, latest_ns), latest_ns);
 }
 
-void find_deletion(const Snapshot& snapshot, const procfs::MountTable& mounts, DeletedFile& file) {
+void find_deletion(const Snapshot& snapshot, procfs::HolderMounts& mounts, DeletedFile& file) {
     for (const std::uint32_t index : file.references) {
         const Reference& reference = snapshot.references[index];
         const Process& process = snapshot.processes[reference.process];
@@ -45,12 +49,13 @@ void find_deletion(const Snapshot& snapshot, const procfs::MountTable& mounts, D
             address.map_end = reference.map_end;
         }
         struct statx stx{};
-        if (::statx(AT_FDCWD, magic_link(address).c_str(), statx_flags, STATX_BASIC_STATS | STATX_BTIME, &stx) != 0) continue;
+        if (::statx(AT_FDCWD, magic_link(address).c_str(), statx_flags, STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID, &stx) != 0) continue;
         // A descriptor that was closed and reused since the snapshot leads elsewhere.
         if (stx.stx_ino != file.id.ino || !(DeviceNumber{stx.stx_dev_major, stx.stx_dev_minor} == file.id.dev)) continue;
-        const bool has_birth = (stx.stx_mask & STATX_BTIME) != 0;
-        const std::uint64_t born = has_birth ? born_earliest(snapshot, mounts, file.id.dev, realtime_ns(stx.stx_btime)) : Interval::unknown_earliest;
-        file.deleted = deletion(snapshot, realtime_ns(stx.stx_ctime), born);
+        const procfs::Mount* const mount = mounts.find(process.pid, static_cast<std::int32_t>(stx.stx_mnt_id));
+        const bool has_birth = (stx.stx_mask & STATX_BTIME) != 0 && mount != nullptr && mount->traits.birth;
+        const std::uint64_t latest_ns = deletion_by_ctime(stx, mount, snapshot.clock, snapshot.ended_ns).latest_ns;
+        file.deleted = deletion(latest_ns, snapshot.clock, has_birth ? std::optional(realtime_ns(stx.stx_btime)) : std::nullopt);
         return;
     }
     file.deleted = Interval::bounded(Interval::unknown_earliest, snapshot.ended_ns);
@@ -67,11 +72,9 @@ bool is_gone(const LoopDevice& device, bool with_gone) {
 
 }  // namespace
 
-Interval deletion_by_ctime(std::int64_t changed_realtime_ns, const WallClock& clock, std::uint64_t now_ns) {
-    const std::uint64_t changed = clock.to_boottime_ns(changed_realtime_ns);
-    // A stamp from before this boot is of a clock that was set since: nobody holds a file for that long.
-    const std::uint64_t latest = changed == 0 ? now_ns : std::min(now_ns, changed + clock_margin_ns + clock.uncertainty_ns);
-    return Interval::bounded(Interval::unknown_earliest, latest);
+Interval deletion_by_ctime(const struct statx& held, const procfs::Mount* mount, const WallClock& clock, std::uint64_t now_ns) {
+    const bool stamped = held.stx_nlink == 0 && mount != nullptr && mount->traits.stamps;
+    return Interval::bounded(Interval::unknown_earliest, stamped ? deletion_latest(realtime_ns(held.stx_ctime), clock, now_ns) : now_ns);
 }
 
 Result<DeletedAnswer> find_deleted(const DeletedRequest& request) {
@@ -127,7 +130,7 @@ Result<DeletedAnswer> find_deleted(const DeletedRequest& request) {
         }
         file.hidden.push_back(index);
     }
-    const procfs::MountTable mounts = procfs::read_own_mounts();
+    procfs::HolderMounts mounts;
     for (DeletedFile& file : result.files) {
         if (has_deletion(file.state)) find_deletion(snapshot, mounts, file);
     }
@@ -147,9 +150,9 @@ Result<DeletedAnswer> find_deleted(const DeletedRequest& request) {
             file.nlink = device.nlink;
             file.size = device.size;
             file.allocated = device.allocated;
+            // Only of ext4, which stamps both.
             if (has_deletion(file.state) && device.changed_realtime_ns) {
-                const std::uint64_t born = device.born_realtime_ns ? born_earliest(snapshot, mounts, device.dev, *device.born_realtime_ns) : Interval::unknown_earliest;
-                file.deleted = deletion(snapshot, *device.changed_realtime_ns, born);
+                file.deleted = deletion(deletion_latest(*device.changed_realtime_ns, snapshot.clock, snapshot.ended_ns), snapshot.clock, device.born_realtime_ns);
             }
         }
     }

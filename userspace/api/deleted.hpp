@@ -1,6 +1,8 @@
 // Deleted files that are still held: one entry per file, with the space it takes and since when at the latest it has been deleted.
 #pragma once
 
+#include <sys/stat.h>
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -12,6 +14,7 @@
 #include "base/event.hpp"
 #include "base/result.hpp"
 #include "snapshot/loops.hpp"
+#include "snapshot/procfs_mounts.hpp"
 
 namespace fdspan {
 
@@ -40,8 +43,9 @@ struct DeletedFile {
     std::vector<std::uint32_t> hidden;       // indexes into Snapshot::hidden: in flight over a socket, in an io_uring, held by the kernel
 };
 
-// When a file without links lost the last one, by its ctime: that is never before it. `now_ns` is when that was asked for.
-[[nodiscard]] Interval deletion_by_ctime(std::int64_t changed_realtime_ns, const WallClock& clock, std::uint64_t now_ns);
+// When a file without links lost the last one, by its ctime where its file system (null: not known which) leaves that to the kernel: it is
+// never before that. `now_ns` is when it was asked for.
+[[nodiscard]] Interval deletion_by_ctime(const struct statx& held, const procfs::Mount* mount, const WallClock& clock, std::uint64_t now_ns);
 
 struct DeletedAnswer {
     SnapshotAnswer answer;             // only the references of `files`

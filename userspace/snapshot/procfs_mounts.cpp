@@ -56,11 +56,9 @@ std::vector<std::string> overlay_layers(std::string_view options) {
     return absolute ? layers : std::vector<std::string>();
 }
 
-}  // namespace
-
-MountTable read_own_mounts() {
+MountTable read_mounts(const std::string& process) {
     MountTable table;
-    const UniqueFd file(::open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC));
+    const UniqueFd file(::open(("/proc/" + process + "/mountinfo").c_str(), O_RDONLY | O_CLOEXEC));
     if (!file.valid()) return table;
     std::string text;
     std::array<char, 16 * 1024> piece{};
@@ -74,12 +72,29 @@ MountTable read_own_mounts() {
     return table;
 }
 
+}  // namespace
+
+MountTable read_own_mounts() { return read_mounts("self"); }
+
+const Mount* HolderMounts::find(pid_t holder, std::int32_t mnt_id) {
+    for (const std::string& process : {std::string("self"), std::to_string(holder)}) {
+        if (const auto known = by_id_.find(mnt_id); known != by_id_.end()) return &known->second;
+        if (!read_.insert(process).second) continue;
+        const MountTable table = read_mounts(process);
+        for (const Mount& mount : table.mounts()) by_id_.try_emplace(mount.id, mount);
+    }
+    const auto known = by_id_.find(mnt_id);
+    return known != by_id_.end() ? &known->second : nullptr;
+}
+
 FsTraits fs_traits(std::string_view type) {
     const auto same = [&](const char* known) { return type == known; };
     FsTraits traits;
     traits.birth = std::any_of(birth_types.begin(), birth_types.end(), same);
     traits.nfs = type == "nfs" || type == "nfs4";
     traits.local = traits.birth || std::any_of(local_types.begin(), local_types.end(), same);
+    // A FUSE server answers as it likes, and the clock of another machine goes as it likes. overlayfs shows its upper layer's stamps.
+    traits.stamps = traits.local || type == "overlay";
     return traits;
 }
 

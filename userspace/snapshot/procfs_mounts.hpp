@@ -2,6 +2,8 @@
 // Owned by one snapshot read; not thread-safe. Reads each mount table (mount namespace and root directory) once, on demand.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <set>
 #include <string>
@@ -18,6 +20,7 @@ struct FsTraits {
     bool local = false;  // a lookup in it waits for nobody but this kernel and its disks
     bool nfs = false;
     bool birth = false;  // stx_btime is when the file was made, by this kernel's clock, on every file of it
+    bool stamps = false; // this kernel sets the ctime of what it changes
 };
 [[nodiscard]] FsTraits fs_traits(std::string_view type);
 
@@ -58,6 +61,18 @@ private:
 
 // The reader's own; empty when /proc can't be read.
 [[nodiscard]] MountTable read_own_mounts();
+
+// What processes hold files on, in whatever mount namespace. Not thread-safe. Reads the reader's own mounts, and those of a holder whose file
+// is on none of them, once.
+class HolderMounts {
+public:
+    // Null: neither sees it mounted (any more).
+    [[nodiscard]] const Mount* find(pid_t holder, std::int32_t mnt_id);
+
+private:
+    std::unordered_map<std::int32_t, Mount> by_id_;
+    std::set<std::string> read_;
+};
 
 class Mounts {
 public:

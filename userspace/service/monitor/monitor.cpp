@@ -33,20 +33,25 @@ std::uint64_t descriptor_limit(pid_t pid) {
     return limit;
 }
 
-// Never waits for a file system that hangs.
-std::optional<struct statx> look_at(const DeletedFile::Holder& holder) {
+struct Look {
     struct statx status {};
+    pid_t pid = 0;
+};
+
+// Never waits for a file system that hangs.
+std::optional<Look> look_at(const DeletedFile::Holder& holder) {
+    Look look{{}, holder.pid};
     const std::string link = magic_link({holder.pid, holder.tid, RefKind::fd, holder.fd, 0, 0, std::nullopt, std::nullopt});
     constexpr int flags = AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT;
-    constexpr unsigned fields = STATX_BLOCKS | STATX_INO | STATX_NLINK | STATX_CTIME;
+    constexpr unsigned fields = STATX_BLOCKS | STATX_INO | STATX_NLINK | STATX_CTIME | STATX_MNT_ID;
     // The descriptor may have been closed and used again since.
-    if (::statx(AT_FDCWD, link.c_str(), flags, fields, &status) != 0 || status.stx_nlink != 0) return std::nullopt;
-    return status;
+    if (::statx(AT_FDCWD, link.c_str(), flags, fields, &look.status) != 0 || look.status.stx_nlink != 0) return std::nullopt;
+    return look;
 }
 
-std::optional<struct statx> look_at(const DeletedFile& file) {
+std::optional<Look> look_at(const DeletedFile& file) {
     for (const DeletedFile::Holder& holder : file.holders) {
-        if (auto status = look_at(holder)) return status;
+        if (auto look = look_at(holder)) return look;
     }
     return std::nullopt;
 }
@@ -110,6 +115,7 @@ void Monitor::set(const MonitorSettings& settings) {
 
 void Monitor::sample_deleted(const Index& index, Figures& figures) {
     const WallClock clock = WallClock::now();
+    procfs::HolderMounts mounts;
     std::size_t looks = 0;
     const auto keep_largest = [&figures](std::size_t from) {
         if (figures.deleted.size() < from) return;
@@ -126,11 +132,13 @@ void Monitor::sample_deleted(const Index& index, Figures& figures) {
         if (file.holders.empty()) continue;
         const auto known = deleted_since_.find({dev, ino});
         if (known != deleted_since_.end() && known->second.first == file.told) file.since = known->second.second;
-        if (const auto status = ++looks <= max_looked_at ? look_at(file) : std::nullopt) {
-            file.bytes = status->stx_blocks * 512;
+        if (const auto look = ++looks <= max_looked_at ? look_at(file) : std::nullopt) {
+            file.bytes = look->status.stx_blocks * 512;
             // Whoever writes to it moves its ctime, and whoever sets the clock moves what that means: the first look is the best.
-            const std::int64_t changed_ns = std::clamp<std::int64_t>(status->stx_ctime.tv_sec, 0, 4'000'000'000) * 1'000'000'000 + status->stx_ctime.tv_nsec;
-            if (file.since == file.told && is_file(*status, dev, ino)) file.since.narrow(deletion_by_ctime(changed_ns, clock, figures.at_ns));
+            if (file.since == file.told && !file.told.is_exact() && is_file(look->status, dev, ino)) {
+                const procfs::Mount* const mount = mounts.find(look->pid, static_cast<std::int32_t>(look->status.stx_mnt_id));
+                file.since.narrow(deletion_by_ctime(look->status, mount, clock, figures.at_ns));
+            }
         }
         for (DeletedSum* const sum : {&figures.deleted_sum, &figures.deleted_by_device[dev]}) {
             sum->bytes += file.bytes;
