@@ -63,7 +63,6 @@ public:
     void append_text(const Path& path, std::string& out) const;
     [[nodiscard]] bool equals(const Path& path, std::string_view text) const;
     [[nodiscard]] std::string_view name(std::uint32_t name) const { return names_.get(name); }
-    [[nodiscard]] std::uint32_t store_name(std::string_view text) { return names_.store(text); }
 
     // The directory of this text, none when nothing is stored below it.
     [[nodiscard]] Dir find(std::string_view text) const;
