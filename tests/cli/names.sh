@@ -52,4 +52,36 @@ for name in $'new\nline' $'bad\xff\xfeutf8' 'live (deleted)' gone 'gone (deleted
     expect_code 0 "ls of $(printf %q "$name")"
     jq_check '.references | length == 1' "ls of $(printf %q "$name") finds one reference"
 done
+
+# What a namespace says of an overlayfs is no promise: its lower layer is a FUSE server that hangs, mounted nowhere any more.
+if [ "$(id -u)" -eq 0 ] && [ -w /dev/fuse ]; then
+    mkdir "$work/lower" "$work/memory" "$work/merged"
+    mkfifo "$work/go"
+    unshare --mount bash -c 'mount -t tmpfs tmpfs "$1/memory" && mkdir "$1/memory/upper" "$1/memory/work" || exit
+        "$2" "$1/lower" >"$1/served" & server=$!
+        until [ -s "$1/served" ]; do sleep 0.01; done
+        mount -t overlay none -o "lowerdir=$1/lower,upperdir=$1/memory/upper,workdir=$1/memory/work" "$1/merged" && umount -l "$1/lower"
+        echo x >"$1/merged/kept"
+        ln "$1/merged/kept" "$1/merged/other"
+        exec 5<"$1/merged/kept"
+        rm "$1/merged/kept"
+        kill -STOP $server
+        echo $server >"$1/server"
+        read -r _ <"$1/go"
+        kill -KILL $server' - "$work" "$BIN/hung_fuse" &
+    overlay=$!
+    background+=("$overlay")
+    until [ -s "$work/server" ] || ! kill -0 "$overlay" 2>/dev/null; do sleep 0.05; done
+    background+=("$(cat "$work/server")")
+    for backend in procfs auto; do
+        timeout -s KILL 60 "$FDSPAN" ls -p "$overlay" --fd 5 --json --backend "$backend" >"$work/out" 2>"$work/err"
+        code=$?
+        expect_code 0 "ls beside a layer that hangs ($backend)"
+        jq_check '[.references[] | .deleted != true and .nlink == 1] == [true]' "a link on an overlayfs over what hangs ($backend)"
+    done
+    echo >"$work/go"
+    wait "$overlay"
+else
+    echo "no FUSE here: not tested" >&2
+fi
 finish

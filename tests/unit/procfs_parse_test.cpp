@@ -181,42 +181,38 @@ TEST_CASE("a mountinfo line may have any number of optional fields") {
     CHECK_FALSE(parse_mountinfo_line(""));
 }
 
-TEST_CASE("a walk is local only when every mount on the way is") {
+TEST_CASE("a path is on what is mounted deepest on its way, and on top there") {
     MountTable table;
     CHECK(table.parse("1 0 8:1 / / rw - ext4 /dev/a rw\n"
                       "2 1 0:50 / /net rw - nfs4 server:/ rw\n"
                       "3 2 8:2 / /net/disk rw - ext4 /dev/b rw\n"
                       "4 1 0:51 / /sp\\040ace rw - fuse.sshfs s rw\n"
                       "nonsense\n") == 1);
-    CHECK(table.walk_is_local("/etc/passwd"));
-    CHECK(table.walk_is_local("/network/x"));
-    CHECK_FALSE(table.walk_is_local("/net"));
-    CHECK_FALSE(table.walk_is_local("/net/x"));
-    CHECK_FALSE(table.walk_is_local("/net/disk/x"));
-    CHECK_FALSE(table.walk_is_local("/sp ace/x"));
-    CHECK_FALSE(MountTable{}.walk_is_local("/etc"));
+    for (const auto& [path, id] : {std::pair{"/etc/passwd", 1}, {"/network/x", 1}, {"/net", 2}, {"/net/x", 2}, {"/net/disk", 3}, {"/net/disk/x", 3},
+                                   {"/net/disks", 2}, {"/sp ace/x", 4}, {"/", 1}}) {
+        INFO(path);
+        REQUIRE(table.mount_of(path) != nullptr);
+        CHECK(table.mount_of(path)->id == id);
+    }
+    CHECK(MountTable{}.mount_of("/etc") == nullptr);
     MountTable rootless;
     CHECK(rootless.parse("1 0 8:1 / /mnt rw - ext4 /dev/a rw\n") == 0);
-    CHECK_FALSE(rootless.walk_is_local("/mnt/x"));
+    CHECK(rootless.mount_of("/mnt/x") == nullptr);
 }
 
-TEST_CASE("of mounts over one another, and of those whose names begin alike, all on the way have to be local") {
+TEST_CASE("of mounts over one another, and of those whose names begin alike, the right one is found") {
     MountTable table;
     CHECK(table.parse("1 0 8:1 / / rw - ext4 /dev/a rw\n"
                       "2 1 0:50 / /a/b rw - nfs4 server:/ rw\n"
                       "3 1 8:2 / /a/b rw - ext4 /dev/b rw\n"
                       "4 1 8:3 / /a rw - ext4 /dev/c rw\n"
                       "5 1 0:51 / /a!b rw - nfs4 server:/ rw\n"
-                      "6 1 0:52 / /a/bc/d rw - nfs4 server:/ rw\n"
-                      "7 1 0:60 / /o rw - overlay overlay rw,lowerdir=/a,upperdir=/u\n"
-                      "8 1 0:61 / /o rw - overlay overlay rw,lowerdir=/a/b,upperdir=/u\n") == 0);
-    for (const char* const local : {"/a", "/a/", "/a/bc", "/a/bc/de/f", "/a!", "/a!bc", "//a/b", "/a//b", "/"}) {
-        INFO(local);
-        CHECK(table.walk_is_local(local));
-    }
-    for (const char* const remote : {"/a/b", "/a/b/", "/a/b/c", "/a!b", "/a!b/c", "/a/bc/d", "/a/bc/d//e", "/o", "/o/x"}) {
-        INFO(remote);
-        CHECK_FALSE(table.walk_is_local(remote));
+                      "6 1 0:52 / /a/bc/d rw - nfs4 server:/ rw\n") == 0);
+    for (const auto& [path, id] : {std::pair{"/a", 4}, {"/a/", 4}, {"/a/bc", 4}, {"/a/bc/de/f", 4}, {"/a!", 1}, {"/a!bc", 1}, {"/a/b", 3}, {"/a/b/", 3},
+                                   {"/a/b/c", 3}, {"/a!b", 5}, {"/a!b/c", 5}, {"/a/bc/d", 6}, {"/a/bc/d//e", 6}}) {
+        INFO(path);
+        REQUIRE(table.mount_of(path) != nullptr);
+        CHECK(table.mount_of(path)->id == id);
     }
 }
 
@@ -227,13 +223,13 @@ TEST_CASE("what a walk costs does not grow with the mounts beside its way") {
         MountTable table;
         REQUIRE(table.parse(text) == 0);
         return least_cpu_s([&] {
-            for (int i = 0; i < 1000; ++i) (void)!table.walk_is_local("/layers/" + std::to_string(i));
+            for (int i = 0; i < 1000; ++i) static_cast<void>(table.mount_of("/layers/" + std::to_string(i)));
         });
     };
     CHECK(walks_s(10'000) < 8 * walks_s(50));
 }
 
-TEST_CASE("an overlayfs is as local as its layers, wherever it is seen") {
+TEST_CASE("an overlayfs is as local as its layers, where the reader sees them; what others say of theirs is not believed") {
     MountTable host;
     CHECK(host.parse("1 0 8:1 / / rw - ext4 /dev/a rw\n"
                      "2 1 0:50 / /net rw - nfs4 server:/ rw\n"
@@ -242,19 +238,25 @@ TEST_CASE("an overlayfs is as local as its layers, wherever it is seen") {
                      "5 1 0:62 / /relative rw - overlay overlay rw,lowerdir=l/a,upperdir=/u\n"
                      "6 1 0:63 / /stacked rw - overlay overlay rw,lowerdir+=/merged/x,datadir+=/l\n"
                      "7 1 0:64 / /none rw - overlay overlay rw\n") == 0);
-    CHECK(host.walk_is_local("/merged/file"));
-    CHECK_FALSE(host.walk_is_local("/remote/file"));
-    CHECK_FALSE(host.walk_is_local("/relative/file"));
-    CHECK(host.walk_is_local("/stacked/file"));
-    CHECK_FALSE(host.walk_is_local("/none/file"));
+    const auto local = [](const MountTable& table) {
+        std::vector<std::int32_t> ids;
+        for (const Mount& mount : table.mounts()) {
+            if (mount.traits.local) ids.push_back(mount.id);
+        }
+        return ids;
+    };
+    using Ids = std::vector<std::int32_t>;
+    CHECK(local(host) == Ids{1});
     CHECK(host.mounts()[2].layers == std::vector<std::string>{"/l/a", "/l/b:c", "/u"});
     MountTable container;
-    CHECK(container.parse("9 0 0:60 / / rw - overlay overlay rw,lowerdir=/l/a:/l/b,upperdir=/u,workdir=/w\n") == 0);
-    CHECK_FALSE(container.walk_is_local("/file"));
-    std::set<DeviceNumber> known;
-    host.trust_overlays(known);
-    container.trust_overlays(known);
-    CHECK(container.walk_is_local("/file"));
+    CHECK(container.parse("9 0 0:60 / / rw - overlay overlay rw,lowerdir=/l/a:/l/b,upperdir=/u,workdir=/w\n"
+                          "10 9 0:61 / /remote rw - overlay overlay rw,lowerdir=/l\n"
+                          "11 9 8:1 /tmp /tmp rw - ext4 /dev/a rw\n"
+                          "12 11 0:70 / /tmp/theirs rw - overlay overlay rw,lowerdir=/tmp/a,upperdir=/tmp/b\n") == 0);
+    CHECK(local(container) == Ids{11});
+    Mounts mounts;
+    CHECK(local(mounts.add({1, 1, 1}, host, Mounts::Whose::own)) == Ids{1, 3, 6});
+    CHECK(local(mounts.add({2, 1, 1}, container, Mounts::Whose::others)) == Ids{9, 11});
 }
 
 TEST_CASE("the layers of an overlayfs are read as Linux 6.18 shows them, and an option without a value is no layer") {

@@ -1,8 +1,12 @@
 // The reader against a made-up /proc: what the real one shows only for a moment, or never.
 #include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -14,6 +18,8 @@
 #include <catch2/catch.hpp>
 #endif
 
+#include "base/unique_fd.hpp"
+#include "snapshot/procfs_mounts.hpp"
 #include "snapshot/snapshot.hpp"
 
 using namespace fdspan;
@@ -313,4 +319,85 @@ TEST_CASE("what NFS keeps under a name of its own is told from a live file and f
         request.also_states = 1U << static_cast<unsigned>(NameState::silly);
         CHECK(read(proc, request).references.size() == (on_nfs ? 1U : 0U));
     }
+}
+
+// tmpfs keeps no name in memory that is not there: only the second way, which may wait, tells.
+TEST_CASE("a name is looked up without waiting, or on the very mount that the table has for it") {
+    FakeProc files;
+    files.file("here", "x");
+    files.link("link", "here");
+    const UniqueFd root(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+    REQUIRE(root.valid());
+    const procfs::MountTable own = procfs::read_own_mounts();
+    const procfs::Mount* const mount = own.mount_of(files.path("here"));
+    REQUIRE(mount != nullptr);
+    const auto walk = [&](const procfs::MountTable* table, const std::string& path) {
+        UniqueFd found;
+        const procfs::Walk walked = procfs::open_name(root.get(), table, path, found);
+        CHECK(found.valid() == (walked == procfs::Walk::arrived));
+        return walked;
+    };
+    CHECK(walk(&own, files.path("here")) == procfs::Walk::arrived);
+    CHECK(walk(nullptr, files.path("here")) == procfs::Walk::arrived);
+    CHECK(walk(&own, files.path("link")) == procfs::Walk::arrived);  // at the link
+    CHECK(walk(&own, files.path("link/x")) == procfs::Walk::absent);
+    CHECK(walk(&own, files.path("here/x")) == procfs::Walk::absent);
+    CHECK(walk(nullptr, files.path("never seen 1")) == procfs::Walk::unknown);
+    if (mount->traits.local) CHECK(walk(&own, files.path("never seen 2")) == procfs::Walk::absent);
+    const auto table_with = [](const std::string& id, const std::string& type) {
+        procfs::MountTable table;
+        REQUIRE(table.parse(id + " 0 0:1 / / rw - " + type + " x rw\n") == 0);
+        return table;
+    };
+    // Something else is mounted there, or what is there is not of this machine.
+    const procfs::MountTable other = table_with("2147483647", "ext4");
+    CHECK(walk(&other, files.path("never seen 3")) == procfs::Walk::unknown);
+    const procfs::MountTable remote = table_with(std::to_string(own.mount_of("/")->id), "fuse.sshfs");
+    CHECK(walk(&remote, files.path("never seen 4")) == procfs::Walk::unknown);
+    // Over a mount that the table does not show nothing is looked up.
+    const procfs::MountTable before = table_with(std::to_string(own.mount_of("/")->id), "ext4");
+    CHECK(walk(&before, "/proc/never seen") == procfs::Walk::unknown);
+}
+
+TEST_CASE("what a file of another namespace is on is read from its holder's mounts, within a bound") {
+    if (::geteuid() != 0) {
+        WARN("needs root: not tested");
+        return;
+    }
+    FakeProc files;
+    int ends[2];
+    REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+    const UniqueFd in(ends[0]);
+    UniqueFd out(ends[1]);
+    const pid_t holder = ::fork();
+    REQUIRE(holder >= 0);
+    struct statx held {};
+    if (holder == 0) {
+        const bool mounted = ::unshare(CLONE_NEWNS) == 0 && ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+                             ::mount("none", files.root().c_str(), "tmpfs", 0, nullptr) == 0;
+        if (!mounted || ::statx(AT_FDCWD, files.root().c_str(), 0, STATX_BASIC_STATS | STATX_MNT_ID, &held) != 0) ::_exit(1);
+        if (::write(ends[1], &held, sizeof held) != sizeof held) ::_exit(1);
+        for (;;) ::pause();
+    }
+    out.reset();
+    const bool ready = ::read(in.get(), &held, sizeof held) == sizeof held;
+    procfs::HolderMounts all, few(16), none(0);
+    const procfs::Mount* const found = all.find(holder, held);
+    const std::string type = found != nullptr ? found->type : "";
+    const bool again = all.find(holder, held) == found;
+    const bool by_few = few.find(holder, held) != nullptr;
+    struct statx ours {};
+    const bool asked = ::statx(AT_FDCWD, "/", 0, STATX_BASIC_STATS | STATX_MNT_ID, &ours) == 0;
+    const bool by_none = none.find(holder, ours) != nullptr;
+    ours.stx_mnt_id = 2147483647;  // the same file system, mounted elsewhere, too
+    const bool by_device = none.find(holder, ours) != nullptr;
+    ::kill(holder, SIGKILL);
+    ::waitpid(holder, nullptr, 0);
+    CHECK(ready);
+    CHECK(type == "tmpfs");
+    CHECK(again);
+    CHECK_FALSE(by_few);
+    CHECK(asked);
+    CHECK(by_none);
+    CHECK(by_device);
 }

@@ -52,7 +52,7 @@ void find_deletion(const Snapshot& snapshot, procfs::HolderMounts& mounts, Delet
         if (::statx(AT_FDCWD, magic_link(address).c_str(), statx_flags, STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID, &stx) != 0) continue;
         // A descriptor that was closed and reused since the snapshot leads elsewhere.
         if (stx.stx_ino != file.id.ino || !(DeviceNumber{stx.stx_dev_major, stx.stx_dev_minor} == file.id.dev)) continue;
-        const procfs::Mount* const mount = mounts.find(process.pid, static_cast<std::int32_t>(stx.stx_mnt_id));
+        const procfs::Mount* const mount = mounts.find(process.pid, stx);
         const bool has_birth = (stx.stx_mask & STATX_BTIME) != 0 && mount != nullptr && mount->traits.birth;
         const std::uint64_t latest_ns = deletion_by_ctime(stx, mount, snapshot.clock, snapshot.ended_ns).latest_ns;
         file.deleted = deletion(latest_ns, snapshot.clock, has_birth ? std::optional(realtime_ns(stx.stx_btime)) : std::nullopt);

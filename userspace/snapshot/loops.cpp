@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <linux/loop.h>
 #include <linux/magic.h>
-#include <linux/openat2.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -70,17 +69,10 @@ bool is_file(const struct statx& stx, DeviceNumber dev, std::uint64_t ino) {
 
 // Whether `path` leads to that very file. Waits for nobody: cached names first, others only on file systems of this machine.
 Lookup look_up(const OwnMounts& mounts, const std::string& path, DeviceNumber dev, std::uint64_t ino, struct statx& stx) {
-    open_how how{};
-    how.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
-    how.resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_CACHED;
-    long fd = ::syscall(SYS_openat2, AT_FDCWD, path.c_str(), &how, sizeof how);
-    if (fd < 0 && (errno == EAGAIN || errno == EINVAL)) {
-        if (!mounts.table().walk_is_local(path)) return Lookup::unknown;
-        how.resolve &= ~static_cast<std::uint64_t>(RESOLVE_CACHED);
-        fd = ::syscall(SYS_openat2, AT_FDCWD, path.c_str(), &how, sizeof how);
-    }
-    if (fd < 0) return errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == ENAMETOOLONG ? Lookup::other : Lookup::unknown;
-    const UniqueFd found(static_cast<int>(fd));
+    const UniqueFd root(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+    UniqueFd found;
+    const procfs::Walk walk = root.valid() ? procfs::open_name(root.get(), &mounts.table(), path, found) : procfs::Walk::unknown;
+    if (walk != procfs::Walk::arrived) return walk == procfs::Walk::absent ? Lookup::other : Lookup::unknown;
     if (::statx(found.get(), "", statx_flags | AT_EMPTY_PATH, statx_mask, &stx) != 0) return Lookup::unknown;
     return is_file(stx, dev, ino) ? Lookup::same : Lookup::other;
 }

@@ -1,12 +1,17 @@
 #include "snapshot/procfs_mounts.hpp"
 
 #include <fcntl.h>
+#include <linux/openat2.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <limits>
 #include <optional>
+#include <tuple>
+#include <utility>
 
 #include "base/unique_fd.hpp"
 #include "snapshot/procfs_parse.hpp"
@@ -56,34 +61,50 @@ std::vector<std::string> overlay_layers(std::string_view options) {
     return absolute ? layers : std::vector<std::string>();
 }
 
-MountTable read_mounts(const std::string& process) {
+// No more than `bytes_left`, of which it takes what it reads.
+MountTable read_mounts(const std::string& process, std::size_t& bytes_left) {
     MountTable table;
     const UniqueFd file(::open(("/proc/" + process + "/mountinfo").c_str(), O_RDONLY | O_CLOEXEC));
     if (!file.valid()) return table;
     std::string text;
     std::array<char, 16 * 1024> piece{};
-    for (;;) {
-        const ssize_t got = ::read(file.get(), piece.data(), piece.size());
+    while (bytes_left != 0) {
+        const ssize_t got = ::read(file.get(), piece.data(), std::min(piece.size(), bytes_left));
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0) break;
         text.append(piece.data(), static_cast<std::size_t>(got));
+        bytes_left -= static_cast<std::size_t>(got);
     }
+    if (bytes_left == 0) text.resize(text.rfind('\n') + 1);
     table.parse(text);
     return table;
 }
 
 }  // namespace
 
-MountTable read_own_mounts() { return read_mounts("self"); }
+MountTable read_own_mounts() {
+    std::size_t all = std::numeric_limits<std::size_t>::max();
+    MountTable own = read_mounts("self", all);
+    own.trust_layers();
+    return own;
+}
 
-const Mount* HolderMounts::find(pid_t holder, std::int32_t mnt_id) {
-    for (const std::string& process : {std::string("self"), std::to_string(holder)}) {
-        if (const auto known = by_id_.find(mnt_id); known != by_id_.end()) return &known->second;
-        if (!read_.insert(process).second) continue;
-        const MountTable table = read_mounts(process);
-        for (const Mount& mount : table.mounts()) by_id_.try_emplace(mount.id, mount);
+HolderMounts::HolderMounts(std::size_t max_bytes) : own_(read_own_mounts()), bytes_left_(max_bytes) {
+    for (const Mount& mount : own_.mounts()) {
+        by_id_.try_emplace(mount.id, mount);
+        own_by_dev_.try_emplace(mount.dev, &mount);
     }
-    const auto known = by_id_.find(mnt_id);
+}
+
+const Mount* HolderMounts::find(pid_t holder, const struct statx& held) {
+    const auto id = static_cast<std::int32_t>(held.stx_mnt_id);
+    if (const auto known = by_id_.find(id); known != by_id_.end()) return &known->second;
+    // Of a file system that is mounted here as well.
+    if (const auto known = own_by_dev_.find({held.stx_dev_major, held.stx_dev_minor}); known != own_by_dev_.end()) return known->second;
+    if (bytes_left_ == 0 || !read_.insert(holder).second) return nullptr;
+    const MountTable theirs = read_mounts(std::to_string(holder), bytes_left_);
+    for (const Mount& mount : theirs.mounts()) by_id_.try_emplace(mount.id, mount);
+    const auto known = by_id_.find(id);
     return known != by_id_.end() ? &known->second : nullptr;
 }
 
@@ -115,57 +136,81 @@ std::uint64_t MountTable::parse(std::string_view mountinfo) {
         decode_octal(parsed->root, mount.root);
         if (mount.type == "overlay") mount.layers = overlay_layers(parsed->super_options);
     }
-    sort_points();
-    std::set<DeviceNumber> none;
-    trust_overlays(none);
+    // What is mounted over another comes later.
+    points_.resize(mounts_.size());
+    for (std::uint32_t at = 0; at < points_.size(); ++at) points_[at] = at;
+    std::sort(points_.begin(), points_.end(), [this](std::uint32_t a, std::uint32_t b) { return std::tie(point(a), b) < std::tie(point(b), a); });
+    points_.erase(std::unique(points_.begin(), points_.end(), [this](std::uint32_t a, std::uint32_t b) { return point(a) == point(b); }), points_.end());
     return unparsed;
 }
 
-void MountTable::sort_points() {
-    points_.clear();
-    for (std::uint32_t i = 0; i < mounts_.size(); ++i) points_.push_back({i, mounts_[i].traits.local ? 0U : 1U});
-    std::sort(points_.begin(), points_.end(), [this](const Point& a, const Point& b) { return text(a) < text(b); });
-    std::size_t kept = 0;
-    for (const Point& point : points_) {
-        if (kept > 0 && text(points_[kept - 1]) == text(point)) points_[kept - 1].remote += point.remote;
-        else points_[kept++] = point;
-    }
-    points_.resize(kept);
-}
-
-std::vector<MountTable::Point>::const_iterator MountTable::find_point(std::string_view path) const {
-    const auto found = std::lower_bound(points_.begin(), points_.end(), path, [this](const Point& point, std::string_view wanted) { return text(point) < wanted; });
-    return found != points_.end() && text(*found) == path ? found : points_.end();
-}
-
-bool MountTable::walk_is_local(std::string_view path) const {
-    const auto root = find_point("/");
-    if (root == points_.end() || root->remote != 0) return false;
+const Mount* MountTable::mount_of(std::string_view path) const {
+    if (points_.empty() || point(points_.front()) != "/") return nullptr;
+    const Mount* found = &mounts_[points_.front()];
     // Name by name, among the points that begin with what was walked so far: of these the shortest is the first.
     auto first = points_.begin(), last = points_.end();
     for (std::size_t walked = 0, end = 0; walked < path.size() && first != last; walked = end) {
         end = std::min(path.find('/', walked + 1), path.size());
         const std::string_view name = path.substr(walked, end - walked);
-        const auto next = [&](const Point& point) { return std::string_view(text(point)).substr(walked, name.size()); };
-        first = std::partition_point(first, last, [&](const Point& point) { return next(point) < name; });
-        last = std::partition_point(first, last, [&](const Point& point) { return next(point) == name; });
-        if (first != last && text(*first).size() == end && first->remote != 0) return false;
+        const auto next = [&](std::uint32_t mount) { return std::string_view(point(mount)).substr(walked, name.size()); };
+        first = std::partition_point(first, last, [&](std::uint32_t mount) { return next(mount) < name; });
+        last = std::partition_point(first, last, [&](std::uint32_t mount) { return next(mount) == name; });
+        if (first != last && point(*first).size() == end) found = &mounts_[*first];
     }
-    return true;
+    return found;
 }
 
-void MountTable::trust_overlays(std::set<DeviceNumber>& known) {
+void MountTable::trust_layers() {
+    const auto is_local = [this](const std::string& layer) {
+        const Mount* const mount = mount_of(layer);
+        return mount != nullptr && mount->traits.local;
+    };
     // One overlayfs may be a layer of another, which comes later in the table.
     for (Mount& mount : mounts_) {
-        if (mount.type != "overlay" || mount.traits.local) continue;
-        const bool layers_local = !mount.layers.empty() &&
-                                  std::all_of(mount.layers.begin(), mount.layers.end(), [this](const std::string& layer) { return walk_is_local(layer); });
-        mount.traits.local = layers_local || known.contains(mount.dev);
-        if (mount.traits.local) --points_[static_cast<std::size_t>(find_point(mount.point) - points_.begin())].remote;
+        if (!mount.layers.empty()) mount.traits.local = std::all_of(mount.layers.begin(), mount.layers.end(), is_local);
     }
+}
+
+void MountTable::tell_overlays(std::set<DeviceNumber>& local) const {
     for (const Mount& mount : mounts_) {
-        if (mount.type == "overlay" && mount.traits.local) known.insert(mount.dev);
+        if (!mount.layers.empty() && mount.traits.local) local.insert(mount.dev);
     }
+}
+
+void MountTable::trust_overlays(const std::set<DeviceNumber>& local) {
+    for (Mount& mount : mounts_) {
+        if (mount.type == "overlay") mount.traits.local = local.contains(mount.dev);
+    }
+}
+
+Walk open_name(int root, const MountTable* mounts, const std::string& path, UniqueFd& found) {
+    open_how how{};
+    how.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
+    const auto open = [&](int from, const char* name, std::uint64_t resolve) {
+        how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | resolve;
+        return UniqueFd(static_cast<int>(::syscall(SYS_openat2, from, name, &how, sizeof how)));
+    };
+    const auto failed = [] {
+        const bool absent = errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == ENAMETOOLONG;
+        return absent ? Walk::absent : Walk::unknown;
+    };
+    found = open(root, path.c_str(), RESOLVE_CACHED);
+    if (found.valid()) return Walk::arrived;
+    if (errno != EAGAIN) return failed();
+    const Mount* const mount = mounts != nullptr ? mounts->mount_of(path) : nullptr;
+    if (mount == nullptr || !mount->traits.local) return Walk::unknown;
+    // The kernel has a mount point's name in memory. Whatever is there now must be what the table said, and from there on is no other.
+    UniqueFd start = open(root, mount->point.c_str(), RESOLVE_CACHED);
+    struct statx at{};
+    if (!start.valid() || ::statx(start.get(), "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID, &at) != 0) return Walk::unknown;
+    if ((at.stx_mask & STATX_MNT_ID) == 0 || static_cast<std::int32_t>(at.stx_mnt_id) != mount->id) return Walk::unknown;
+    const std::size_t below = path.find_first_not_of('/', mount->point.size());
+    if (below == std::string::npos) {
+        found = std::move(start);
+        return Walk::arrived;
+    }
+    found = open(start.get(), path.c_str() + below, RESOLVE_NO_XDEV);
+    return found.valid() ? Walk::arrived : failed();
 }
 
 const MountTable* Mounts::find(const Key& key) const {
@@ -173,8 +218,13 @@ const MountTable* Mounts::find(const Key& key) const {
     return known == tables_.end() ? nullptr : &known->second;
 }
 
-const MountTable& Mounts::add(const Key& key, MountTable table) {
-    table.trust_overlays(local_overlays_);
+const MountTable& Mounts::add(const Key& key, MountTable table, Whose whose) {
+    if (whose == Whose::own) {
+        table.trust_layers();
+        table.tell_overlays(local_overlays_);
+    } else {
+        table.trust_overlays(local_overlays_);
+    }
     for (const Mount& mount : table.mounts()) by_id_.try_emplace(mount.id, mount);
     return tables_.insert_or_assign(key, std::move(table)).first->second;
 }

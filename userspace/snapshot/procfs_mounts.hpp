@@ -2,9 +2,12 @@
 // Owned by one snapshot read; not thread-safe. Reads each mount table (mount namespace and root directory) once, on demand.
 #pragma once
 
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include <cstdint>
+#include <limits>
+#include <map>
 #include <set>
 #include <string>
 #include <string_view>
@@ -12,6 +15,7 @@
 #include <vector>
 
 #include "base/reference.hpp"
+#include "base/unique_fd.hpp"
 
 namespace fdspan::procfs {
 
@@ -39,25 +43,26 @@ public:
     // Takes the text of a mountinfo; returns the number of lines that were not understood.
     std::uint64_t parse(std::string_view mountinfo);
     [[nodiscard]] const std::vector<Mount>& mounts() const { return mounts_; }
-    // Every file system that a walk from the root to `path` may touch is local.
-    [[nodiscard]] bool walk_is_local(std::string_view path) const;
-    // An overlayfs whose layers are local is that itself. A container's own table does not show where its layers are, the table of who
-    // mounted it does: `known` takes and gives what was found out.
-    void trust_overlays(std::set<DeviceNumber>& known);
+    // What `path` is on, the last mounted of those in one place. Null: none is at the root.
+    [[nodiscard]] const Mount* mount_of(std::string_view path) const;
+    // An overlayfs whose layers are local is that itself. Only for the reader's own mounts: others may have mounted where a layer was, or taken
+    // away what it is on.
+    void trust_layers();
+    // The overlayfs that are local, from one table to another that shows the same ones.
+    void tell_overlays(std::set<DeviceNumber>& local) const;
+    void trust_overlays(const std::set<DeviceNumber>& local);
 
 private:
-    // All that is mounted in one place, one over the other.
-    struct Point {
-        std::uint32_t mount;   // one of them
-        std::uint32_t remote;  // how many are not local
-    };
-    [[nodiscard]] const std::string& text(const Point& point) const { return mounts_[point.mount].point; }
-    [[nodiscard]] std::vector<Point>::const_iterator find_point(std::string_view path) const;
-    void sort_points();
+    [[nodiscard]] const std::string& point(std::uint32_t mount) const { return mounts_[mount].point; }
 
     std::vector<Mount> mounts_;
-    std::vector<Point> points_;  // by their text
+    std::vector<std::uint32_t> points_;  // into mounts_, one for each place, by its text
 };
+
+enum class Walk : std::uint8_t { arrived, absent, unknown };
+// Opens (O_PATH) what `path` is as seen from the directory `root`, whose mounts these are (null: not known). Follows no link and waits for
+// nobody: for names that the kernel has in memory, and for others on a local file system, where nothing that is mounted meanwhile is entered.
+[[nodiscard]] Walk open_name(int root, const MountTable* mounts, const std::string& path, UniqueFd& found);
 
 // The reader's own; empty when /proc can't be read.
 [[nodiscard]] MountTable read_own_mounts();
@@ -66,12 +71,17 @@ private:
 // is on none of them, once.
 class HolderMounts {
 public:
-    // Null: neither sees it mounted (any more).
-    [[nodiscard]] const Mount* find(pid_t holder, std::int32_t mnt_id);
+    // Of all holders' tables together no more than `max_bytes` are read: anybody may have a namespace with many mounts, or many such.
+    explicit HolderMounts(std::size_t max_bytes = std::numeric_limits<std::size_t>::max());
+    // What `held`, a file of that process, is on. Null: neither sees it mounted (any more), or the bound is reached.
+    [[nodiscard]] const Mount* find(pid_t holder, const struct statx& held);
 
 private:
+    MountTable own_;
+    std::map<DeviceNumber, const Mount*> own_by_dev_;
     std::unordered_map<std::int32_t, Mount> by_id_;
-    std::set<std::string> read_;
+    std::set<pid_t> read_;
+    std::size_t bytes_left_;
 };
 
 class Mounts {
@@ -83,7 +93,9 @@ public:
         friend bool operator==(const Key&, const Key&) = default;
     };
     [[nodiscard]] const MountTable* find(const Key& key) const;
-    const MountTable& add(const Key& key, MountTable table);
+    // The reader's own come first: of others' overlays only those are trusted that it shows.
+    enum class Whose : std::uint8_t { own, others };
+    const MountTable& add(const Key& key, MountTable table, Whose whose);
     // Mount ids are unique on the whole machine, whatever the namespace. Null: in none of the tables added.
     [[nodiscard]] const Mount* find_mount(std::int32_t mnt_id) const;
 

@@ -4,7 +4,6 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>
-#include <linux/openat2.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -704,7 +703,7 @@ private:
     const MountTable* mount_table(Current& current) {
         if (!current.mounts_tried) {
             current.mounts_tried = true;
-            current.mounts_key = load_mounts(current.base());
+            current.mounts_key = load_mounts(current.base(), Mounts::Whose::others);
         }
         return current.mounts_key ? mounts_.find(*current.mounts_key) : nullptr;
     }
@@ -713,10 +712,10 @@ private:
         if (own_mounts_tried_) return;
         own_mounts_tried_ = true;
         const UniqueFd self(::openat(proc_, "self", O_PATH | O_DIRECTORY | O_CLOEXEC));
-        if (self.valid()) own_mounts_ = load_mounts(self.get());
+        if (self.valid()) own_mounts_ = load_mounts(self.get(), Mounts::Whose::own);
     }
 
-    std::optional<Mounts::Key> load_mounts(int task_dir) {
+    std::optional<Mounts::Key> load_mounts(int task_dir, Mounts::Whose whose) {
         struct statx ns{};
         struct statx root{};
         if (::statx(task_dir, "ns/mnt", statx_flags, STATX_INO, &ns) != 0) ns.stx_ino = 0;
@@ -735,7 +734,7 @@ private:
         if (error == 0) out_.gaps.unparsed_lines += table.parse(text);
         file_.swap(held);
         if (error != 0) return std::nullopt;
-        mounts_.add(key, std::move(table));
+        mounts_.add(key, std::move(table), whose);
         return key;
     }
 
@@ -771,21 +770,9 @@ private:
     }
 
     Lookup look_up(int root, const MountTable* table, const std::string& path, const struct statx& wanted) const {
-        open_how how{};
-        how.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
-        how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_CACHED;
-        // First only what the kernel has in memory: that never waits. The rest only where nobody else has to answer.
-        long fd = ::syscall(SYS_openat2, root, path.c_str(), &how, sizeof how);
-        if (fd < 0 && (errno == EAGAIN || errno == EINVAL)) {
-            if (table == nullptr || !table->walk_is_local(path)) return Lookup::unknown;
-            how.resolve &= ~static_cast<std::uint64_t>(RESOLVE_CACHED);
-            fd = ::syscall(SYS_openat2, root, path.c_str(), &how, sizeof how);
-        }
-        if (fd < 0) {
-            const bool absent = errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == ENAMETOOLONG;
-            return absent ? Lookup::other : Lookup::unknown;
-        }
-        const UniqueFd found(static_cast<int>(fd));
+        UniqueFd found;
+        const Walk walk = open_name(root, table, path, found);
+        if (walk != Walk::arrived) return walk == Walk::absent ? Lookup::other : Lookup::unknown;
         struct statx stx{};
         if (::statx(found.get(), "", statx_flags | AT_EMPTY_PATH, STATX_INO | STATX_TYPE, &stx) != 0) return Lookup::unknown;
         const bool same = stx.stx_ino == wanted.stx_ino && stx.stx_dev_major == wanted.stx_dev_major &&
@@ -916,13 +903,10 @@ private:
         const MountTable* const table = mount_table(current);
         const UniqueFd root(::openat(current.base(), "root", O_PATH | O_DIRECTORY | O_CLOEXEC));
         if (!root.valid()) return;
-        open_how how{};
-        how.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
-        how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
-        if (table == nullptr || !table->walk_is_local(text)) how.resolve |= RESOLVE_CACHED;
-        const UniqueFd found(static_cast<int>(::syscall(SYS_openat2, root.get(), text.c_str(), &how, sizeof how)));
+        UniqueFd found;
         struct statx stx{};
-        if (!found.valid() || ::statx(found.get(), "", statx_flags | AT_EMPTY_PATH, statx_mask, &stx) != 0) return;
+        if (open_name(root.get(), table, text, found) != Walk::arrived) return;
+        if (::statx(found.get(), "", statx_flags | AT_EMPTY_PATH, statx_mask, &stx) != 0) return;
         const Mount* const mount =
             (stx.stx_mask & STATX_MNT_ID) != 0 ? find_mount(current, static_cast<std::int32_t>(stx.stx_mnt_id)) : nullptr;
         if (mount != nullptr && mount->dev == map.dev && stx.stx_ino == map.ino) look.stx = stx;

@@ -115,7 +115,7 @@ void Monitor::set(const MonitorSettings& settings) {
 
 void Monitor::sample_deleted(const Index& index, Figures& figures) {
     const WallClock clock = WallClock::now();
-    procfs::HolderMounts mounts;
+    procfs::HolderMounts mounts(max_mount_bytes);
     std::size_t looks = 0;
     const auto keep_largest = [&figures](std::size_t from) {
         if (figures.deleted.size() < from) return;
@@ -136,7 +136,7 @@ void Monitor::sample_deleted(const Index& index, Figures& figures) {
             file.bytes = look->status.stx_blocks * 512;
             // Whoever writes to it moves its ctime, and whoever sets the clock moves what that means: the first look is the best.
             if (file.since == file.told && !file.told.is_exact() && is_file(look->status, dev, ino)) {
-                const procfs::Mount* const mount = mounts.find(look->pid, static_cast<std::int32_t>(look->status.stx_mnt_id));
+                const procfs::Mount* const mount = mounts.find(look->pid, look->status);
                 file.since.narrow(deletion_by_ctime(look->status, mount, clock, figures.at_ns));
             }
         }

@@ -68,6 +68,7 @@ class Monitor {
 public:
     static constexpr std::array<std::uint64_t, 9> age_bounds_s{1, 10, 60, 600, 3600, 21600, 86400, 604800, 2592000};
     static constexpr std::size_t max_deleted_files = 10000;   // that are kept one by one; all count
+    static constexpr std::size_t max_mount_bytes = 4U << 20;  // of other namespaces' mount tables, read in one sample
     static constexpr std::size_t max_looked_at = 1U << 18;    // deleted files whose size is asked for in one sample
     static constexpr std::size_t max_loads = 64;
     static constexpr std::size_t max_leaks = 16;
